@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/* The engine: one replica of one model; a state machine that somebody drives.
+ *
+ *     submit ─▶ waiting ─▶ [ begin(now) … finish(at) ] ─▶ tokens out ─▶ finished
+ *
+ * A step has two halves. `begin` ranks, fills, reserves and starts the forward, and says
+ * when it will be done, or until when there is nothing to do. `finish` takes the results:
+ * samples, hands tokens out, retires. Nothing of a step is visible before `finish`. In real
+ * time one thread calls them in turn (engine_step); in virtual time an event heap does.
+ *
+ * The engine calls services (tokenizer, model, sampler) through the bus's endpoints with
+ * flat messages that it keeps from step to step, and policies (scheduler, batching,
+ * kvcache) with pointers. It stamps all times; plugins stamp none. Everything is sized by
+ * engine_open: the step loop allocates nothing. */
+#ifndef CORE_ENGINE_H
+#define CORE_ENGINE_H
+
+#include <stdint.h>
+
+#include "clock.h"
+#include "recorder.h"
+#include "registry.h"
+#include <lathe/attention.h>
+#include <lathe/frontend.h>
+#include <lathe/model.h>
+#include <lathe/request.h>
+#include <lathe/sampler.h>
+#include <lathe/tokenizer.h>
+
+struct engine;
+
+/* The stages. All are borrowed and must outlive the engine. */
+struct engine_parts {
+    struct instance *tokenizer, *model, *sampler, *kvcache, *scheduler, *batching, *bus;
+};
+
+struct engine_params {
+    struct engine_parts parts;
+    struct clock *clock;
+    struct recorder_run *run;    /* NULL: record nothing */
+    uint32_t max_requests;       /* live at once; 0: 256. More: engine_submit says LATHE_EFULL */
+    uint32_t batch_tokens;       /* rows of one forward; 0: 512 */
+    uint32_t batch_requests;     /* 0: 32 */
+    uint32_t context_tokens;     /* 0: the model's, at most 8192 */
+    uint32_t output_queue;       /* pieces a request may be ahead of its reader; 0: 64 */
+    uint64_t kv_memory_bytes;    /* 0: as the kvcache's options say */
+    uint32_t threads;            /* 0: the model's own option */
+    int32_t kv_dtype;            /* LATHE_F32 (0) or LATHE_F16 */
+    uint64_t seed;               /* of the run */
+    uint32_t replica;
+    int record_prompt_tokens;    /* token rows of kind prompt too */
+    const struct lathe_probe *probes; /* copied; a submitted request names one */
+    uint32_t probe_count;
+};
+
+/* [main]; the model's context is made here. */
+int engine_open(const struct engine_params *params, struct engine **engine, struct lathe_error *err);
+/* Live requests end as aborted. NULL is ignored. [main] */
+void engine_close(struct engine *engine);
+
+/* One request. Strings and arrays are copied. Zeroed fields are defaults. */
+struct engine_submit {
+    const char *text;            /* prompt bytes, `text_bytes` long; or ids: */
+    uint64_t text_bytes;
+    const int32_t *tokens;
+    uint64_t token_count;
+    int parse_special;           /* text: <|im_start|> and the like are tokens */
+    int add_bos;
+    const struct lathe_sampling *sampling; /* NULL: the sampler's defaults */
+    uint32_t max_output_tokens;  /* 0: 256 */
+    uint32_t forced_output_tokens; /* > 0: exactly this many, whatever the model says (implies ignore_eos) */
+    int ignore_eos;              /* stop tokens are banned, not obeyed */
+    uint32_t predicted_output_tokens; /* 0: unknown; policies by length see it */
+    int32_t priority;
+    const char *class_name, *tenant, *correlation_id; /* at most 63 bytes; correlation id made if NULL */
+    uint64_t session;
+    uint32_t turn;
+    int64_t planned_ns;          /* when it should have arrived; < 0: now */
+    int64_t deadline_ns;         /* absolute, 0: none */
+    int64_t slo_ttft_ns, slo_tpot_ns;
+    int32_t probe;               /* 0: none; n: the engine's probe n − 1 */
+    int want_text;               /* decode pieces; otherwise their text is empty */
+    const int32_t *stop_ids;     /* more ids that end it */
+    uint32_t stop_id_count;      /* at most 8 */
+};
+
+/* Tokenizes and queues it. LATHE_ERANGE: prompt (and one token) beyond the context.
+ * LATHE_EFULL: max_requests live. [engine] */
+int engine_submit(struct engine *engine, const struct engine_submit *submit, uint64_t *id, struct lathe_error *err);
+/* Takes effect between steps; unknown ids are ignored. [any] */
+void engine_cancel(struct engine *engine, uint64_t id);
+
+enum engine_state {
+    ENGINE_IDLE = 0,    /* nothing to do until *until_ns (INT64_MAX: until a submit) */
+    ENGINE_STARTED = 1, /* a step is under way; finish it at *until_ns */
+};
+
+/* Both return a status; *state says which. A failing forward fails the requests in it
+ * (finish reason error), not the engine; an engine that can't go on says so. [engine] */
+int engine_begin(struct engine *engine, int64_t now_ns, int *state, int64_t *until_ns, struct lathe_error *err);
+int engine_finish(struct engine *engine, int64_t at_ns, struct lathe_error *err);
+/* begin and, if started, finish, by the real clock. [engine] */
+int engine_step(struct engine *engine, int *state, int64_t *until_ns, struct lathe_error *err);
+
+/* Next piece of a request's output. LATHE_EBUSY: nothing yet. After the last piece
+ * (finish_reason set) the id is forgotten. [engine, or one reader thread a request] */
+int engine_read(struct engine *engine, uint64_t id, struct lathe_output *output, struct lathe_error *err);
+
+struct engine_stats {
+    uint32_t waiting, running, live;
+    uint64_t steps, finished, failed, preemptions;
+    uint64_t prompt_tokens, output_tokens;
+    struct lathe_kv_usage_figures { uint32_t total, used, cached, shared; } kv;
+};
+void engine_get_stats(const struct engine *engine, struct engine_stats *stats); /* [any] */
+
+const struct lathe_model_info *engine_model_info(const struct engine *engine);
+const struct lathe_tokenizer_info *engine_tokenizer_info(const struct engine *engine);
+
+/* A last sentence about why a request ended in error, "" if none; valid until the next step. [engine] */
+const char *engine_request_error(const struct engine *engine, uint64_t id);
+
+/* Swap a policy between steps; the old instance is free to be destroyed afterwards. [engine] */
+int engine_swap_scheduler(struct engine *engine, struct instance *next, struct lathe_error *err);
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/* The model seam: tokens in, logits out. A service: flat messages.
+ *
+ * An instance is the weights: immutable, shared, read once by [loader]. A context
+ * belongs to one engine and holds the bytes of keys and values, and scratch memory.
+ * The model owns those bytes; which block holds what is the kvcache plugin's map,
+ * and arrives as block tables.
+ *
+ *     create [loader] → describe [any]
+ *        └ context_create [loader] → forward [engine & running] … → context_destroy
+ *     → destroy (after its contexts)
+ *
+ * One forward takes any mix of prefill and decode slices of many requests:
+ *
+ *     kv_ops   done first, in order: copy, truncate, move out, move in
+ *     slices   request 7: positions 0…511 (prefill), wants logits of its last row
+ *              request 3: position 90 (decode),      wants logits of its only row
+ *     out      logits (2, n_vocab), in the order of the slices' output rows
+ *
+ * Rows of one slice see every earlier position of their request, through its block
+ * table: position p lies in blocks[p / block_tokens], slot p % block_tokens. */
+#ifndef LATHE_MODEL_H
+#define LATHE_MODEL_H
+
+#include <lathe/attention.h>
+#include <lathe/message.h>
+#include <lathe/plugin.h>
+#include <lathe/tensor.h>
+
+enum { LATHE_MODEL_ABI = 1 };
+
+/* Reply to `describe`. */
+struct lathe_model_info {
+    struct lathe_message head;
+    char architecture[32];     /* "llama", "qwen2", "tiny" */
+    char name[96];             /* the file's own name for itself */
+    char quantization[16];     /* the type most weights have: "Q4_1" */
+    uint32_t layers, heads, kv_heads, head_width; /* head_width: elements a head */
+    uint32_t embedding_width;  /* elements of a hidden state */
+    uint32_t vocab_tokens;
+    uint32_t context_tokens;   /* trained maximum */
+    uint32_t probe_formats;    /* bits 1 << enum lathe_probe_format that forward can serve */
+    uint64_t parameters;
+    uint64_t weight_bytes;     /* in memory, as loaded */
+    uint64_t kv_bytes_per_token;
+};
+
+/* What one engine needs; all are maxima, sized once. */
+struct lathe_context_params {
+    uint32_t size;
+    uint32_t block_tokens;     /* positions a KV block */
+    uint32_t blocks;           /* KV blocks in the pool */
+    uint32_t batch_tokens;     /* rows of one forward, padding included */
+    uint32_t batch_slices;
+    uint32_t context_tokens;   /* longest request */
+    uint32_t output_rows;      /* rows with logits or hidden state in one forward */
+    uint32_t threads;          /* 0: the model's own option */
+    int32_t kv_dtype;          /* enum lathe_dtype: F32 or F16; unsupported is refused */
+};
+
+/* Operations on KV bytes, done in order before the slices. */
+enum lathe_kv_op_kind {
+    LATHE_KV_COPY = 1,     /* first `tokens` positions of block `from` to block `to` (copy on write) */
+    LATHE_KV_MOVE_OUT = 2, /* block `from` to host memory under `handle` (swap out) */
+    LATHE_KV_MOVE_IN = 3,  /* back into block `to`; the handle is spent */
+    LATHE_KV_DROP = 4,     /* forget what `handle` holds */
+};
+
+struct lathe_kv_op {
+    int32_t kind; /* enum lathe_kv_op_kind */
+    int32_t from, to;
+    uint32_t tokens;
+    uint64_t handle; /* the kvcache's own number for a swapped block */
+};
+
+enum lathe_slice_flags {
+    /* Rows that are computed and thrown away (static batching pads to the longest). No
+     * block table; keys and values aren't stored; each row attends to itself alone. */
+    LATHE_SLICE_PADDING = 1,
+    LATHE_SLICE_LOGITS = 2, /* output rows give logits (n_vocab) */
+    LATHE_SLICE_HIDDEN = 4, /* output rows give the final hidden state (embedding_width) */
+};
+
+enum { LATHE_NO_PROBE = UINT32_MAX };
+
+/* Rows of one request. The *_first are indexes into the message's arrays. */
+struct lathe_slice {
+    uint64_t request;
+    uint32_t flags;
+    int32_t first_position;              /* of its first row, absolute */
+    uint32_t token_first, token_count;   /* tokens[]: the rows, in order */
+    uint32_t block_first, block_count;   /* blocks[]: its block table */
+    uint32_t output_first, output_count; /* outputs[]: row numbers within the slice, ascending */
+    uint32_t kept_first, kept_count;     /* kept[]: positions that may be looked at, ascending;
+                                            none: all. A model may refuse (LATHE_EUNSUPPORTED) */
+    uint32_t probe;                      /* index into probes[], or LATHE_NO_PROBE */
+    int32_t adapter;                     /* −1: none */
+};
+
+struct lathe_forward_in {
+    struct lathe_message head;
+    uint64_t step;              /* the step's number, for the model's own figures */
+    struct lathe_span kv_ops;   /* struct lathe_kv_op */
+    struct lathe_span slices;   /* struct lathe_slice */
+    struct lathe_span tokens;   /* int32_t; outside the vocabulary is LATHE_ERANGE */
+    struct lathe_span blocks;   /* int32_t */
+    struct lathe_span outputs;  /* uint32_t */
+    struct lathe_span kept;     /* int32_t */
+    struct lathe_span probes;   /* struct lathe_probe */
+};
+
+struct lathe_forward_out {
+    struct lathe_message head;
+    /* Set by the caller before the call, filled by the model. */
+    struct lathe_region logits;    /* float (n logits rows, n_vocab), slices' order */
+    struct lathe_region hidden;    /* float (n hidden rows, embedding_width) */
+    struct lathe_region attention; /* records of <lathe/attention.h>, one after the other,
+                                      slices' order, positions ascending; bytes = room */
+    /* Filled by the model. */
+    uint64_t logits_rows, hidden_rows;
+    uint64_t attention_bytes;      /* used; LATHE_EFULL when the room was too small */
+};
+
+/* Service "model": methods "describe" (self = instance), "forward" (self = context). */
+struct lathe_model_api {
+    LATHE_API_HEAD; /* create reads the weights: [loader], seconds */
+
+    lathe_method *describe; /* lathe_empty → lathe_model_info. [any]          since abi 1 */
+
+    /* Allocates KV pool and scratch for these maxima. Sizes are checked; what doesn't
+     * fit is LATHE_ENOMEM with the bytes that were wanted. [loader]            since abi 1 */
+    int (*context_create)(void *self, const struct lathe_context_params *params, void **context,
+                          struct lathe_error *err);
+    void (*context_destroy)(void *context); /* NULL is ignored. [loader]        since abi 1 */
+
+    /* lathe_forward_in → lathe_forward_out. On failure no KV of this step may be trusted,
+     * earlier positions are intact. Allocates nothing. [engine & running]      since abi 1 */
+    lathe_method *forward;
+};
+
+#endif
