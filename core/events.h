@@ -5,7 +5,7 @@
  *
  * Column kinds:  I  INTEGER (int64_t)      R  REAL (double; NaN is stored as NULL)
  *                N  INTEGER or NULL (int64_t; RECORD_NULL is stored as NULL)
- *                T  TEXT (char[64], NUL-terminated, "" is stored as NULL)
+ *                T  TEXT (char[72], NUL-terminated, "" is stored as NULL)
  *                L  TEXT (char[256], the same)
  *
  * run_id is the first column of every table and is added by the writer. A table that is
@@ -59,11 +59,11 @@
 
 #define RECORD_EVENT(I, N, R, T, L) I(time_ns) T(level) N(correlation_id) L(message) L(fields)
 
-/* struct record_step { int64_t id; … } and so on. T is 64 bytes: short words are cheap
+/* struct record_step { int64_t id; … } and so on. T holds 64 hexadecimal digits; short words are cheap
  * because the ring carries texts cut to their length. */
 #define RECORD_FIELD_I(name) int64_t name;
 #define RECORD_FIELD_R(name) double name;
-#define RECORD_FIELD_T(name) char name[64];
+#define RECORD_FIELD_T(name) char name[72];
 #define RECORD_FIELD_L(name) char name[256];
 #define RECORD_STRUCT(table, key, COLUMNS)                                                 \
     struct record_##table {                                                                \
