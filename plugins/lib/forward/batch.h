@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* What every model does first with a forward message: check it whole, and number its rows.
+ *
+ *     slices   s0: 3 tokens     s1: 1 token   s2: 2 tokens (padding)
+ *     rows     0    1    2      3             4    5
+ *
+ * After the check nothing in the message can make a model read or write outside its
+ * memory: spans lie inside the message, tokens inside the vocabulary, every block that a
+ * row looks at inside the pool, outputs inside their slice, and the reply has room for all
+ * logits, hidden states and attention records. Each probed row has been given the place of
+ * its record, with the record's header already written.
+ *
+ * A row of a slice sees its own slice's rows up to itself, and of the earlier positions
+ * all, or with a kept list those on it (entries at or after first_position change nothing). */
+#ifndef LATHE_FORWARD_BATCH_H
+#define LATHE_FORWARD_BATCH_H
+
+#include <lathe/model.h>
+
+struct forward_limits {
+    struct lathe_context_params params;
+    uint32_t vocab_tokens, embedding_width, layers, heads;
+};
+
+enum { FORWARD_NO_RECORD = 0 };
+
+struct forward_row {
+    int32_t position; /* padding: 0 */
+    uint32_t slice;
+    uint32_t keys;    /* how many it looks at, itself included; padding: 1 */
+    uint32_t token;
+    uint64_t record;  /* 1 + its record's offset in the attention region; FORWARD_NO_RECORD */
+};
+
+struct forward_batch {
+    const struct lathe_kv_op *ops;
+    const struct lathe_slice *slices;
+    const int32_t *tokens, *blocks, *kept;
+    const uint32_t *outputs;
+    const struct lathe_probe *probes;
+    uint64_t op_count;
+    uint32_t slice_count, row_count, probed_rows;
+    struct forward_row *rows;  /* caller's, params.batch_tokens of them */
+    uint32_t *slice_rows;      /* caller's, params.batch_slices: first row of each slice */
+    uint32_t *slice_kept;      /* caller's, params.batch_slices: kept positions before first_position */
+    float *logits, *hidden;    /* where the reply's rows go */
+    unsigned char *attention;
+};
+
+/* Fills `batch` and the counts of `out` (all of them or none). LATHE_EINVAL, LATHE_ERANGE: the
+ * message is wrong; LATHE_EFULL: the reply has too little room, `out` says how much is needed. */
+int forward_batch_check(const struct forward_limits *limits, const struct lathe_forward_in *in,
+                        struct lathe_forward_out *out, struct forward_batch *batch, struct lathe_error *err);
+
+/* Checks what an engine asked for before any memory is taken. */
+int forward_params_check(const struct lathe_context_params *params, struct lathe_error *err);
+
+/* Room for a reply to `describe` or `forward`. */
+int forward_reply_check(const struct lathe_message *reply, size_t bytes, const char *method, struct lathe_error *err);
+
+/* The j-th key that rows of this slice may look at: its absolute position. */
+static inline int32_t forward_key_position(const struct forward_batch *b, uint32_t s, uint32_t j)
+{
+    const struct lathe_slice *slice = &b->slices[s];
+    if (slice->kept_count == 0)
+        return (int32_t)j;
+    if (j < b->slice_kept[s])
+        return b->kept[slice->kept_first + j];
+    return slice->first_position + (int32_t)(j - b->slice_kept[s]);
+}
+
+#endif
