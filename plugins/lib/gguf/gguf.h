@@ -7,8 +7,13 @@
  *     padding to `alignment` | tensor data
  *
  * A file is hostile until checked. Every size is checked against what is left of the file
- * before it is used, sums and products are computed so that they can't wrap, and the only
- * memory taken is an index bounded by the file's own size: values stay in the mapping.
+ * before it is used, and sums and products are computed so that they can't wrap. Then the
+ * header (all but the tensors' data) is copied once and indexed by sorted names (a hash could
+ * be fed collisions), so that a file changed later can't unsay what was checked: at most the
+ * file's own size plus GGUF_FIXED_BYTES is ever taken.
+ *
+ * Tensor data stays in the mapping, as with every mapped executable: a file that is cut while
+ * it is in use kills its user with SIGBUS. Replace model files by rename, not in place.
  * Spec: github.com/ggml-org/ggml, docs/gguf.md. Both `tokenizer/bpe` and `model/llama` link this. */
 #ifndef LATHE_GGUF_H
 #define LATHE_GGUF_H
@@ -21,6 +26,14 @@
 #include <lathe/tensor.h>
 
 struct gguf;
+
+/* More than any model has: sizes the index, and so the bound on memory. */
+enum {
+    GGUF_MAX_KEYS = 65536,
+    GGUF_MAX_TENSORS = 65536,
+    GGUF_MAX_HEADER_BYTES = 256 << 20,
+    GGUF_FIXED_BYTES = GGUF_MAX_KEYS * 8 + GGUF_MAX_TENSORS * 12 + 16384,
+};
 
 enum gguf_type {
     GGUF_U8 = 0, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
