@@ -42,7 +42,9 @@ struct lathe_kv_ops {
     struct lathe_kv_op *ops;
 };
 
-/* At most this many operations come of one call for one request. */
+/* At most this many operations come of one call of reserve. swap_out and swap_in take one
+ * for each block that they move, and say LATHE_EFULL, nothing changed, when the list has
+ * no room for them. */
 enum { LATHE_KV_OPS_PER_CALL = 4 };
 
 struct lathe_kv_usage {
