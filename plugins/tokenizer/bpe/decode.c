@@ -4,62 +4,6 @@
  * allocated: the engine decodes inside its step. */
 #include "bpe.h"
 
-#include <string.h>
-
-/* Text going out: counted beyond the room. */
-struct output {
-    unsigned char *bytes;
-    uint64_t room, count;
-};
-
-static void put(struct output *o, const unsigned char *bytes, size_t count)
-{
-    if (o->count + count <= o->room)
-        memcpy(o->bytes + o->count, bytes, count);
-    o->count += count;
-}
-
-static void put_replacement(struct output *o)
-{
-    put(o, (const unsigned char *)"\xef\xbf\xbd", 3);
-}
-
-/* Everything whole that the pending bytes hold; an open sequence stays. */
-static void settle(struct lathe_decode_state *s, struct output *o)
-{
-    while (s->count) {
-        size_t bad;
-        int open;
-        size_t length = utf8_sequence(s->bytes, s->count, &bad, &open);
-        if (!length && open)
-            return;
-        if (length)
-            put(o, s->bytes, length);
-        else
-            put_replacement(o);
-        length = length ? length : bad;
-        s->count -= (uint32_t)length;
-        memmove(s->bytes, s->bytes + length, s->count);
-    }
-}
-
-static void feed(struct lathe_decode_state *s, const unsigned char *bytes, size_t count, struct output *o)
-{
-    while (count) {
-        if (!s->count) {
-            size_t valid = utf8_valid(bytes, count);
-            put(o, bytes, valid);
-            bytes += valid;
-            count -= valid;
-            if (!count)
-                return;
-        }
-        s->bytes[s->count++] = *bytes++;
-        count--;
-        settle(s, o);
-    }
-}
-
 int bpe_decode(void *self, const void *in_, void *out_, struct lathe_error *err)
 {
     const struct vocab *v = self;
@@ -73,7 +17,7 @@ int bpe_decode(void *self, const void *in_, void *out_, struct lathe_error *err)
         return lathe_fail(err, LATHE_EINVAL, "found tokens outside of the message or %u pending bytes, expected a span and 0 to 3",
                           state.count);
     const int32_t *tokens = LATHE_SPAN(const int32_t, in, in->tokens);
-    struct output o = {(unsigned char *)(out + 1), out->head.capacity - sizeof *out, 0};
+    struct utf8_output o = {(unsigned char *)(out + 1), out->head.capacity - sizeof *out, 0};
     for (uint64_t i = 0; i < in->tokens.count; i++) {
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= v->count)
             return lathe_fail(err, LATHE_ERANGE, "found token %d, expected 0 to %u", tokens[i], v->count - 1);
@@ -82,14 +26,12 @@ int bpe_decode(void *self, const void *in_, void *out_, struct lathe_error *err)
         if (t->kind == TOKEN_CONTROL && !(in->flags & LATHE_DECODE_SPECIAL))
             continue;
         if (in->flags & LATHE_DECODE_RAW)
-            put(&o, v->bytes + t->at, t->count);
+            utf8_output_put(&o, v->bytes + t->at, t->count);
         else
-            feed(&state, v->bytes + t->at, t->count, &o);
+            utf8_feed(&state, v->bytes + t->at, t->count, &o);
     }
-    if ((in->flags & LATHE_DECODE_FLUSH) && state.count) {
-        put_replacement(&o); /* what is open is one maximal subpart */
-        state.count = 0;
-    }
+    if (in->flags & LATHE_DECODE_FLUSH)
+        utf8_flush(&state, &o);
     out->needed = o.count;
     out->text = (struct lathe_span){sizeof *out, 0};
     out->head.bytes = sizeof *out;

@@ -2,35 +2,18 @@
 /* Text to ids: repair, cut at special tokens, normalize, cut into pieces, merge. */
 #include "bpe.h"
 
-#include <string.h>
-
 /* Invalid UTF-8 with U+FFFD for each maximal subpart, in memory from the host. */
 static int repair(const struct vocab *v, const unsigned char **text, size_t *count, unsigned char **owned,
                   struct lathe_error *err)
 {
-    size_t valid = utf8_valid(*text, *count), bad, n = valid;
-    int open;
-    if (valid == *count)
+    if (utf8_valid(*text, *count) == *count)
         return 0;
-    size_t room = valid + 3 * (*count - valid); /* count is below 2^31 */
-    unsigned char *out = lathe_alloc(v->host, room);
+    unsigned char *out = lathe_alloc_array(v->host, *count, 3);
     if (!out)
         return lathe_fail(err, LATHE_ENOMEM, "no memory to repair %zu bytes of text that isn't UTF-8", *count);
-    memcpy(out, *text, valid);
-    for (size_t at = valid; at < *count;) {
-        size_t length = utf8_sequence(*text + at, *count - at, &bad, &open);
-        if (length) {
-            memcpy(out + n, *text + at, length);
-            n += length;
-            at += length;
-        } else {
-            n += utf8_put(0xfffd, out + n);
-            at += bad;
-        }
-    }
+    *count = utf8_repair(*text, *count, out);
     *owned = out;
     *text = out;
-    *count = n;
     return 0;
 }
 
