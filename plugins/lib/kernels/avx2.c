@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* The kernels for AVX2 with FMA and F16C: eight floats a vector. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define V __m256
+#define LANES 8
+#define LOAD(p) _mm256_loadu_ps(p)
+#define STORE(p, v) _mm256_storeu_ps(p, v)
+#define ALL(x) _mm256_set1_ps(x)
+#define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define LARGER(a, b) _mm256_max_ps(a, b)
+
+static inline float sum_lanes(__m256 v)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+static inline float largest_lane(__m256 v)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+#define SUM(v) sum_lanes(v)
+#define LARGEST(v) largest_lane(v)
+
+#include <kernels/vector.h>
+
+extern const struct kernels kernels_avx2;
+const struct kernels kernels_avx2 = KERNELS_OF("avx2");
+#else
+typedef int nothing_here;
+#endif

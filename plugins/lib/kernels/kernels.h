@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/* The arithmetic of a transformer on one thread: several implementations of one table.
+ *
+ *     plain    C loops: the reference, and what other machines run
+ *     avx2     AVX2, FMA, F16C
+ *     avx512   AVX-512 F, BW, DQ, VL
+ *
+ * The best one that the processor offers is chosen when first asked for (kernels_best).
+ * Dequantization is the same to the bit in all of them; sums are not, since lanes add in
+ * another order: the tests hold them to a few units in the last place of a double sum.
+ * All functions are [any], allocate nothing and need no alignment. */
+#ifndef LATHE_KERNELS_H
+#define LATHE_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lathe/tensor.h>
+
+struct kernels {
+    const char *name;
+
+    /* out (count) = one row of `dtype`; count is whole blocks. Unknown dtypes write nothing. */
+    void (*dequantize)(int32_t dtype, const void *row, float *out, size_t count);
+
+    /* y (m, n) = x (m, k) · w (n, k) transposed, or added to it; few rows of x, such as decode has.
+     * Strides are in floats, between rows. */
+    void (*few)(float *y, size_t y_stride, const float *x, size_t x_stride, size_t m, const float *w, size_t w_stride,
+                size_t n, size_t k, int add);
+
+    /* y (m, k) += p (m, n) · v (n, k): weighted sums of values. */
+    void (*weigh)(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
+                  size_t n, size_t k);
+
+    /* x = exp(x − largest); returns the sum. Not divided by it: whoever reads the weights
+     * scales by 1 / sum. entropy (NULL: not wanted) of the distribution, in nats. n ≥ 1. */
+    float (*softmax)(float *x, size_t n, float *entropy);
+
+    /* y = x / sqrt(mean(x²) + epsilon) · weight */
+    void (*rmsnorm)(float *y, const float *x, const float *weight, size_t n, float epsilon);
+
+    /* y = gate · sigmoid(gate) · up */
+    void (*swiglu)(float *y, const float *gate, const float *up, size_t n);
+
+    /* Rotates the first 2 · pairs elements of x; `turn` is (pairs) cosines, then (pairs) sines.
+     * Interleaved: element 2i with 2i + 1 (llama in GGUF). Halves: i with i + pairs (NEOX). */
+    void (*rope_interleaved)(float *x, const float *turn, size_t pairs);
+    void (*rope_halves)(float *x, const float *turn, size_t pairs);
+
+    /* y = a · x, y += x */
+    void (*scale)(float *y, const float *x, float a, size_t n);
+    void (*add)(float *y, const float *x, size_t n);
+
+    void (*half_to_float)(float *out, const uint16_t *in, size_t n);
+    void (*float_to_half)(uint16_t *out, const float *in, size_t n);
+};
+
+extern const struct kernels kernels_plain;
+
+/* The best of this processor; the environment variable LATHE_KERNELS (plain, avx2, avx512)
+ * names another one that it has, for comparisons. */
+const struct kernels *kernels_best(void);
+
+/* All that this processor can run, plain first; returns how many. */
+size_t kernels_all(const struct kernels **all, size_t capacity);
+
+#endif

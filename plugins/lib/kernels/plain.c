@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/* The kernels as plain loops: what each of them means. */
+#include <math.h>
+
+#include <kernels/dequantize.h>
+#include <kernels/kernels.h>
+
+static void few(float *y, size_t y_stride, const float *x, size_t x_stride, size_t m, const float *w, size_t w_stride,
+                size_t n, size_t k, int add)
+{
+    for (size_t r = 0; r < m; r++)
+        for (size_t j = 0; j < n; j++) {
+            float sum = 0;
+            for (size_t i = 0; i < k; i++)
+                sum += x[r * x_stride + i] * w[j * w_stride + i];
+            y[r * y_stride + j] = add ? y[r * y_stride + j] + sum : sum;
+        }
+}
+
+static void weigh(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
+                  size_t n, size_t k)
+{
+    for (size_t r = 0; r < m; r++)
+        for (size_t j = 0; j < n; j++)
+            for (size_t i = 0; i < k; i++)
+                y[r * y_stride + i] += p[r * p_stride + j] * v[j * v_stride + i];
+}
+
+static float softmax(float *x, size_t n, float *entropy)
+{
+    float largest = x[0], sum = 0, dot = 0;
+    for (size_t i = 1; i < n; i++)
+        largest = x[i] > largest ? x[i] : largest;
+    for (size_t i = 0; i < n; i++) {
+        float below = x[i] - largest;
+        x[i] = expf(below);
+        sum += x[i];
+        dot += x[i] * below;
+    }
+    if (entropy)
+        *entropy = logf(sum) - dot / sum;
+    return sum;
+}
+
+static void rmsnorm(float *y, const float *x, const float *weight, size_t n, float epsilon)
+{
+    float sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] * x[i];
+    float scale = 1.0f / sqrtf(sum / (float)n + epsilon);
+    for (size_t i = 0; i < n; i++)
+        y[i] = x[i] * scale * weight[i];
+}
+
+static void swiglu(float *y, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+static void rope_interleaved(float *x, const float *turn, size_t pairs)
+{
+    for (size_t i = 0; i < pairs; i++) {
+        float a = x[2 * i], b = x[2 * i + 1], c = turn[i], s = turn[pairs + i];
+        x[2 * i] = a * c - b * s;
+        x[2 * i + 1] = b * c + a * s;
+    }
+}
+
+static void rope_halves(float *x, const float *turn, size_t pairs)
+{
+    for (size_t i = 0; i < pairs; i++) {
+        float a = x[i], b = x[i + pairs], c = turn[i], s = turn[pairs + i];
+        x[i] = a * c - b * s;
+        x[i + pairs] = b * c + a * s;
+    }
+}
+
+static void scale(float *y, const float *x, float a, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = a * x[i];
+}
+
+static void add_rows(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += x[i];
+}
+
+static void half_to_float(float *out, const uint16_t *in, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = float_of_half(in[i]);
+}
+
+static void float_to_half(uint16_t *out, const float *in, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = half_of_float(in[i]);
+}
+
+const struct kernels kernels_plain = {
+    .name = "plain",
+    .dequantize = dequantize,
+    .few = few,
+    .weigh = weigh,
+    .softmax = softmax,
+    .rmsnorm = rmsnorm,
+    .swiglu = swiglu,
+    .rope_interleaved = rope_interleaved,
+    .rope_halves = rope_halves,
+    .scale = scale,
+    .add = add_rows,
+    .half_to_float = half_to_float,
+    .float_to_half = float_to_half,
+};

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/* The kernels in vectors of LANES floats: one body, included by avx2.c and avx512.c, which
+ * define V (the vector type), LANES, LOAD, STORE, ALL (one number in all lanes), FMA (a·b + c),
+ * LARGER, SUM and LARGEST (across lanes). What is left of a row goes through plain loops.
+ *
+ * exp: x = n·ln 2 + r, |r| ≤ ln 2 / 2; a polynomial of degree 5 after the first two terms
+ * (Cephes expf) and n added to the exponent's bits: within 2 units in the last place. */
+#include <immintrin.h>
+#include <math.h>
+
+#include <kernels/dequantize.h>
+#include <kernels/kernels.h>
+
+typedef uint32_t VU __attribute__((vector_size(LANES * 4)));
+
+static inline V exp_lanes(V x)
+{
+    x = LARGER(x, ALL(-87.0f));
+    V magic = ALL(12582912.0f); /* 1.5 · 2^23: adding it rounds to a whole number in the low bits */
+    V z = FMA(x, ALL(1.44269504088896341f), magic), n = z - magic;
+    V r = FMA(n, ALL(2.12194440e-4f), FMA(n, ALL(-0.693359375f), x));
+    V p = ALL(1.9875691500e-4f);
+    p = FMA(p, r, ALL(1.3981999507e-3f));
+    p = FMA(p, r, ALL(8.3334519073e-3f));
+    p = FMA(p, r, ALL(4.1665795894e-2f));
+    p = FMA(p, r, ALL(1.6666665459e-1f));
+    p = FMA(p, r, ALL(5.0000001201e-1f));
+    V y = FMA(p, r * r, r + ALL(1.0f));
+    return (V)((VU)y + ((VU)z << 23));
+}
+
+/* ROWS rows of x by COLUMNS rows of w, all sums in registers. */
+#define FEW_TILE(ROWS, COLUMNS)                                                                                       \
+    static inline void few_##ROWS##_##COLUMNS(float *y, size_t y_stride, const float *x, size_t x_stride,             \
+                                              const float *w, size_t w_stride, size_t k, int add)                     \
+    {                                                                                                                 \
+        V sum[ROWS][COLUMNS];                                                                                         \
+        float tail[ROWS][COLUMNS];                                                                                    \
+        size_t i = 0;                                                                                                 \
+        for (int r = 0; r < ROWS; r++)                                                                                \
+            for (int c = 0; c < COLUMNS; c++) {                                                                       \
+                sum[r][c] = ALL(0.0f);                                                                                \
+                tail[r][c] = 0;                                                                                       \
+            }                                                                                                         \
+        for (; i + LANES <= k; i += LANES) {                                                                          \
+            V b[COLUMNS];                                                                                             \
+            for (int c = 0; c < COLUMNS; c++)                                                                         \
+                b[c] = LOAD(w + (size_t)c * w_stride + i);                                                            \
+            for (int r = 0; r < ROWS; r++) {                                                                          \
+                V a = LOAD(x + (size_t)r * x_stride + i);                                                             \
+                for (int c = 0; c < COLUMNS; c++)                                                                     \
+                    sum[r][c] = FMA(a, b[c], sum[r][c]);                                                              \
+            }                                                                                                         \
+        }                                                                                                             \
+        for (; i < k; i++)                                                                                            \
+            for (int r = 0; r < ROWS; r++)                                                                            \
+                for (int c = 0; c < COLUMNS; c++)                                                                     \
+                    tail[r][c] += x[(size_t)r * x_stride + i] * w[(size_t)c * w_stride + i];                          \
+        for (int r = 0; r < ROWS; r++)                                                                                \
+            for (int c = 0; c < COLUMNS; c++) {                                                                       \
+                float *out = y + (size_t)r * y_stride + c, s = SUM(sum[r][c]) + tail[r][c];                           \
+                *out = add ? *out + s : s;                                                                            \
+            }                                                                                                         \
+    }
+FEW_TILE(1, 1)
+FEW_TILE(1, 4)
+FEW_TILE(2, 4)
+FEW_TILE(3, 4)
+FEW_TILE(4, 2)
+
+static void few(float *y, size_t y_stride, const float *x, size_t x_stride, size_t m, const float *w, size_t w_stride,
+                size_t n, size_t k, int add)
+{
+    size_t j = 0;
+    while (m >= 4) {
+        for (j = 0; j + 2 <= n; j += 2)
+            few_4_2(y + j, y_stride, x, x_stride, w + j * w_stride, w_stride, k, add);
+        for (; j < n; j++)
+            for (size_t r = 0; r < 4; r++)
+                few_1_1(y + r * y_stride + j, y_stride, x + r * x_stride, x_stride, w + j * w_stride, w_stride, k, add);
+        m -= 4;
+        y += 4 * y_stride;
+        x += 4 * x_stride;
+    }
+    if (m == 0)
+        return;
+    for (j = 0; j + 4 <= n; j += 4)
+        if (m == 1)
+            few_1_4(y + j, y_stride, x, x_stride, w + j * w_stride, w_stride, k, add);
+        else if (m == 2)
+            few_2_4(y + j, y_stride, x, x_stride, w + j * w_stride, w_stride, k, add);
+        else
+            few_3_4(y + j, y_stride, x, x_stride, w + j * w_stride, w_stride, k, add);
+    for (; j < n; j++)
+        for (size_t r = 0; r < m; r++)
+            few_1_1(y + r * y_stride + j, y_stride, x + r * x_stride, x_stride, w + j * w_stride, w_stride, k, add);
+}
+
+static void weigh(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
+                  size_t n, size_t k)
+{
+    for (size_t r = 0; r < m; r++, y += y_stride, p += p_stride) {
+        size_t i = 0;
+        for (; i + 4 * LANES <= k; i += 4 * LANES) {
+            V a = LOAD(y + i), b = LOAD(y + i + LANES), c = LOAD(y + i + 2 * LANES), d = LOAD(y + i + 3 * LANES);
+            for (size_t j = 0; j < n; j++) {
+                const float *row = v + j * v_stride + i;
+                V weight = ALL(p[j]);
+                a = FMA(weight, LOAD(row), a);
+                b = FMA(weight, LOAD(row + LANES), b);
+                c = FMA(weight, LOAD(row + 2 * LANES), c);
+                d = FMA(weight, LOAD(row + 3 * LANES), d);
+            }
+            STORE(y + i, a);
+            STORE(y + i + LANES, b);
+            STORE(y + i + 2 * LANES, c);
+            STORE(y + i + 3 * LANES, d);
+        }
+        for (; i + LANES <= k; i += LANES) {
+            V a = LOAD(y + i);
+            for (size_t j = 0; j < n; j++)
+                a = FMA(ALL(p[j]), LOAD(v + j * v_stride + i), a);
+            STORE(y + i, a);
+        }
+        for (; i < k; i++)
+            for (size_t j = 0; j < n; j++)
+                y[i] += p[j] * v[j * v_stride + i];
+    }
+}
+
+static float softmax(float *x, size_t n, float *entropy)
+{
+    float largest = x[0], sum = 0, dot = 0;
+    V most = ALL(x[0]), sums = ALL(0.0f), dots = ALL(0.0f);
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        most = LARGER(most, LOAD(x + i));
+    largest = LARGEST(most);
+    for (; i < n; i++)
+        largest = x[i] > largest ? x[i] : largest;
+    for (i = 0; i + LANES <= n; i += LANES) {
+        V below = LOAD(x + i) - ALL(largest), e = exp_lanes(below);
+        STORE(x + i, e);
+        sums = sums + e;
+        dots = FMA(e, below, dots);
+    }
+    for (; i < n; i++) {
+        float below = x[i] - largest;
+        x[i] = expf(below);
+        sum += x[i];
+        dot += x[i] * below;
+    }
+    sum += SUM(sums);
+    if (entropy)
+        *entropy = logf(sum) - (dot + SUM(dots)) / sum;
+    return sum;
+}
+
+static void rmsnorm(float *y, const float *x, const float *weight, size_t n, float epsilon)
+{
+    V sums = ALL(0.0f);
+    float sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        V a = LOAD(x + i);
+        sums = FMA(a, a, sums);
+    }
+    for (; i < n; i++)
+        sum += x[i] * x[i];
+    float by = 1.0f / sqrtf((sum + SUM(sums)) / (float)n + epsilon);
+    for (i = 0; i + LANES <= n; i += LANES)
+        STORE(y + i, LOAD(x + i) * ALL(by) * LOAD(weight + i));
+    for (; i < n; i++)
+        y[i] = x[i] * by * weight[i];
+}
+
+static void swiglu(float *y, const float *gate, const float *up, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        V g = LOAD(gate + i), e = exp_lanes(-LARGER(g, ALL(-87.0f)));
+        STORE(y + i, g / (ALL(1.0f) + e) * LOAD(up + i));
+    }
+    for (; i < n; i++)
+        y[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+static void rope_interleaved(float *x, const float *turn, size_t pairs)
+{
+    for (size_t i = 0; i < pairs; i++) {
+        float a = x[2 * i], b = x[2 * i + 1], c = turn[i], s = turn[pairs + i];
+        x[2 * i] = a * c - b * s;
+        x[2 * i + 1] = b * c + a * s;
+    }
+}
+
+static void rope_halves(float *x, const float *turn, size_t pairs)
+{
+    size_t i = 0;
+    for (; i + LANES <= pairs; i += LANES) {
+        V a = LOAD(x + i), b = LOAD(x + i + pairs), c = LOAD(turn + i), s = LOAD(turn + pairs + i);
+        STORE(x + i, a * c - b * s);
+        STORE(x + i + pairs, b * c + a * s);
+    }
+    for (; i < pairs; i++) {
+        float a = x[i], b = x[i + pairs], c = turn[i], s = turn[pairs + i];
+        x[i] = a * c - b * s;
+        x[i + pairs] = b * c + a * s;
+    }
+}
+
+static void scale(float *y, const float *x, float a, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        STORE(y + i, ALL(a) * LOAD(x + i));
+    for (; i < n; i++)
+        y[i] = a * x[i];
+}
+
+static void add_rows(float *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        STORE(y + i, LOAD(y + i) + LOAD(x + i));
+    for (; i < n; i++)
+        y[i] += x[i];
+}
+
+static void half_to_float(float *out, const uint16_t *in, size_t n)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(in + i))));
+    for (; i < n; i++)
+        out[i] = float_of_half(in[i]);
+}
+
+static void float_to_half(uint16_t *out, const float *in, size_t n)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(void *)(out + i),
+                         _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    for (; i < n; i++)
+        out[i] = half_of_float(in[i]);
+}
+
+/* F16 rows have an instruction of their own; the others are dequantize.h, compiled for this set. */
+static void dequantize_any(int32_t dtype, const void *row, float *out, size_t count)
+{
+    if (dtype == LATHE_F16)
+        half_to_float(out, row, count);
+    else
+        dequantize(dtype, row, out, count);
+}
+
+#define KERNELS_OF(set)                                                                                               \
+    {                                                                                                                 \
+        .name = set, .dequantize = dequantize_any, .few = few, .weigh = weigh, .softmax = softmax,                    \
+        .rmsnorm = rmsnorm, .swiglu = swiglu, .rope_interleaved = rope_interleaved, .rope_halves = rope_halves,       \
+        .scale = scale, .add = add_rows, .half_to_float = half_to_float, .float_to_half = float_to_half               \
+    }

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/* Attention of a mixed batch over block tables.
+ *
+ * A slice's rows are cut into tiles; a work item is one tile and one KV head with the group
+ * of query heads that share it:
+ *
+ *     queries (rows · group, head)  ×  keys (n, head)   → scores (rows · group, n)
+ *     scores → weights, row by row: each row sees its own number of keys, the rest is 0
+ *     weights × values (n, head) → results (rows · group, head) → mixed
+ *
+ * Many queries: keys and values are gathered from their blocks once for the tile and both
+ * products are sgemm. Few (decode): blocks are read where they lie. The weights of a row are
+ * then all in hand, which is where the probe takes them; it costs one branch where it is off. */
+#include <math.h>
+#include <string.h>
+
+#include <cblas.h>
+
+#include "llama.h"
+
+enum { FEW_QUERIES = 8, KEYS_AT_A_TIME = 256 };
+
+struct attention {
+    struct llama_context *context;
+    uint32_t layer;
+};
+
+/* Keys that lie one after the other: `count` of them from the slice's key number `key`. */
+struct run {
+    uint32_t count;
+    int32_t block;
+    uint32_t slot;
+};
+
+static struct run find_run(const struct llama_context *c, uint32_t s, uint32_t key, uint32_t keys)
+{
+    const struct lathe_slice *slice = &c->batch.slices[s];
+    uint32_t step = c->kv.block_tokens;
+    int32_t position = forward_key_position(&c->batch, s, key);
+    struct run run = { 1, c->batch.blocks[slice->block_first + (uint32_t)position / step], (uint32_t)position % step };
+    uint32_t most = step - run.slot < keys - key ? step - run.slot : keys - key;
+    most = most < KEYS_AT_A_TIME ? most : KEYS_AT_A_TIME;
+    if (slice->kept_count == 0)
+        run.count = most;
+    else
+        while (run.count < most && forward_key_position(&c->batch, s, key + run.count) == position + (int32_t)run.count)
+            run.count++;
+    return run;
+}
+
+/* A run's keys (side 0) or values (1), (count, head) in float32; `panel` if they must be converted. */
+static const float *run_rows(const struct llama_context *c, const struct run *run, uint32_t layer, int side,
+                             uint32_t kv_head, float *panel)
+{
+    const unsigned char *at = (const unsigned char *)forward_kv_at(&c->kv, run->block, layer, side, kv_head) +
+                              run->slot * c->kv.row_bytes;
+    if (c->kv.dtype == LATHE_F32)
+        return (const float *)(const void *)at;
+    c->model->kernels->half_to_float(panel, (const uint16_t *)(const void *)at, (size_t)run->count * c->kv.head_width);
+    return panel;
+}
+
+static void gather(const struct llama_context *c, uint32_t s, uint32_t keys, uint32_t layer, int side, uint32_t kv_head,
+                   float *panel, float *to)
+{
+    size_t head = c->kv.head_width;
+    for (uint32_t key = 0; key < keys;) {
+        struct run run = find_run(c, s, key, keys);
+        memcpy(to + key * head, run_rows(c, &run, layer, side, kv_head, panel), run.count * head * sizeof(float));
+        key += run.count;
+    }
+}
+
+/* Scores to weights in place, with the probe. */
+static void weigh_rows(struct llama_context *c, const struct llama_tile *tile, uint32_t layer, uint32_t kv_head,
+                       struct llama_scratch *w, uint32_t keys)
+{
+    const struct kernels *k = c->model->kernels;
+    uint32_t group = c->model->shape.heads / c->model->shape.kv_heads;
+    for (uint32_t t = 0; t < tile->count; t++) {
+        const struct forward_row *row = &c->batch.rows[tile->first + t];
+        for (uint32_t g = 0; g < group; g++) {
+            float *scores = w->scores + (size_t)(t * group + g) * c->score_stride, entropy;
+            uint32_t head = kv_head * group + g;
+            int probed = forward_probed(&c->batch, row, layer, head);
+            float inverse = 1.0f / k->softmax(scores, row->keys, probed ? &entropy : NULL);
+            memset(scores + row->keys, 0, (keys - row->keys) * sizeof(float));
+            w->inverse[t * group + g] = inverse;
+            if (probed) {
+                struct forward_weights weights = { scores, inverse, entropy };
+                forward_probe_pack(&c->batch, row, layer, head, &weights);
+            }
+        }
+    }
+}
+
+static void few_queries(struct llama_context *c, const struct llama_tile *tile, uint32_t layer, uint32_t kv_head,
+                        struct llama_scratch *w, uint32_t queries, uint32_t keys)
+{
+    const struct kernels *k = c->model->kernels;
+    size_t head = c->kv.head_width;
+    for (uint32_t key = 0; key < keys;) {
+        struct run run = find_run(c, tile->slice, key, keys);
+        k->few(w->scores + key, c->score_stride, w->queries, head, queries,
+               run_rows(c, &run, layer, 0, kv_head, w->panel), head, run.count, head, 0);
+        key += run.count;
+    }
+    weigh_rows(c, tile, layer, kv_head, w, keys);
+    memset(w->results, 0, queries * head * sizeof(float));
+    for (uint32_t key = 0; key < keys;) {
+        struct run run = find_run(c, tile->slice, key, keys);
+        k->weigh(w->results, head, w->scores + key, c->score_stride, queries,
+                 run_rows(c, &run, layer, 1, kv_head, w->panel), head, run.count, head);
+        key += run.count;
+    }
+}
+
+static void many_queries(struct llama_context *c, const struct llama_tile *tile, uint32_t layer, uint32_t kv_head,
+                         struct llama_scratch *w, uint32_t queries, uint32_t keys)
+{
+    int head = (int)c->kv.head_width, stride = (int)c->score_stride;
+    gather(c, tile->slice, keys, layer, 0, kv_head, w->panel, w->keys);
+    gather(c, tile->slice, keys, layer, 1, kv_head, w->panel, w->values);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)queries, (int)keys, head, 1.0f, w->queries, head, w->keys,
+                head, 0.0f, w->scores, stride);
+    weigh_rows(c, tile, layer, kv_head, w, keys);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)queries, head, (int)keys, 1.0f, w->scores, stride,
+                w->values, head, 0.0f, w->results, head);
+}
+
+/* A padding row looks at itself alone: the result is its own value. */
+static void own_values(struct llama_context *c, const struct llama_tile *tile, uint32_t kv_head)
+{
+    const struct llama_shape *s = &c->model->shape;
+    uint32_t group = s->heads / s->kv_heads;
+    size_t values = (size_t)(s->heads + s->kv_heads) * s->head;
+    for (uint32_t r = tile->first; r < tile->first + tile->count; r++)
+        for (uint32_t g = 0; g < group; g++)
+            memcpy(c->mixed + ((size_t)r * s->heads + kv_head * group + g) * s->head,
+                   c->qkv + r * c->qkv_width + values + kv_head * s->head, s->head * sizeof(float));
+}
+
+static void attend(void *arg, uint32_t item, uint32_t thread)
+{
+    const struct attention *a = arg;
+    struct llama_context *c = a->context;
+    const struct llama_shape *s = &c->model->shape;
+    uint32_t group = s->heads / s->kv_heads, kv_head = item % s->kv_heads;
+    /* last tiles first: they see most keys, and small items at the end keep all threads busy */
+    const struct llama_tile *tile = &c->tiles[c->tile_count - 1 - item / s->kv_heads];
+    struct llama_scratch *w = &c->scratch[thread];
+    if (c->batch.slices[tile->slice].flags & LATHE_SLICE_PADDING) {
+        own_values(c, tile, kv_head);
+        return;
+    }
+    uint32_t queries = tile->count * group, keys = c->batch.rows[tile->first + tile->count - 1].keys;
+    size_t row = (size_t)group * s->head, from = kv_head * row;
+    float scale = 1.0f / sqrtf((float)s->head);
+    for (uint32_t t = 0; t < tile->count; t++)
+        c->model->kernels->scale(w->queries + t * row, c->qkv + (tile->first + t) * c->qkv_width + from, scale, row);
+    if (queries <= FEW_QUERIES)
+        few_queries(c, tile, a->layer, kv_head, w, queries, keys);
+    else
+        many_queries(c, tile, a->layer, kv_head, w, queries, keys);
+    for (uint32_t t = 0; t < tile->count; t++)
+        for (uint32_t g = 0; g < group; g++)
+            c->model->kernels->scale(c->mixed + (size_t)(tile->first + t) * s->heads * s->head + from + g * s->head,
+                                     w->results + (t * group + g) * s->head, w->inverse[t * group + g], s->head);
+}
+
+void llama_attention_tiles(struct llama_context *c)
+{
+    c->tile_count = 0;
+    for (uint32_t s = 0; s < c->batch.slice_count; s++) {
+        uint32_t count = c->batch.slices[s].token_count;
+        for (uint32_t i = 0; i < count; i += c->tile_rows) {
+            uint32_t n = count - i < c->tile_rows ? count - i : c->tile_rows;
+            c->tiles[c->tile_count++] = (struct llama_tile){ s, c->batch.slice_rows[s] + i, n };
+        }
+    }
+}
+
+void llama_attention(struct llama_context *c, uint32_t layer)
+{
+    struct attention a = { c, layer };
+    pool_run(c->pool, c->tile_count * c->model->shape.kv_heads, attend, &a);
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/* A context: the KV pool, the scratch of a forward and its threads, sized once.
+ *
+ * Sizes are products of a few 32-bit numbers that were checked against bounds (widths at most
+ * 2^20, heads at most 2^10 wide), so none can wrap 64 bits before it is asked for. */
+#include <string.h>
+
+#include "llama.h"
+
+/* Query rows times heads of a tile: enough for a matrix product, little enough for the cache. */
+enum { TILE_QUERIES = 192, TILE_SCORES = 1 << 20, KEYS_AT_A_TIME = 256 };
+
+struct take {
+    const struct lathe_host *host;
+    size_t wanted; /* the size that failed; 0: none */
+};
+
+static void *take(struct take *t, size_t count, size_t each)
+{
+    void *memory = lathe_alloc_array(t->host, count, each);
+    if (!memory && !t->wanted)
+        t->wanted = count * each;
+    return memory;
+}
+
+void llama_context_destroy(void *context)
+{
+    struct llama_context *c = context;
+    if (!c)
+        return;
+    const struct lathe_host *host = c->model->host;
+    pool_close(c->pool);
+    forward_kv_close(&c->kv);
+    void *const owned[] = { c->batch.rows, c->batch.slice_rows, c->batch.slice_kept, c->x, c->h, c->qkv, c->mixed, c->feed,
+                            c->turns, c->out, c->tiles, c->scratch, c->scratch_memory };
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
+        lathe_free(host, owned[i]);
+    lathe_free(host, c);
+}
+
+/* Every thread's scratch, in one piece. */
+static void take_scratch(struct llama_context *c, struct take *t, uint32_t threads)
+{
+    const struct llama_shape *s = &c->model->shape;
+    size_t group = s->heads / s->kv_heads, context = c->limits.params.context_tokens;
+    size_t rows = TILE_QUERIES / group, fit = TILE_SCORES / (group * context);
+    c->score_stride = (context + 15) & ~(size_t)15;
+    rows = rows < fit ? rows : fit;
+    c->tile_rows = rows ? (uint32_t)rows : 1;
+    size_t queries = c->tile_rows * group;
+    c->panel_floats = llama_panel_floats(s);
+    if (c->panel_floats < (size_t)KEYS_AT_A_TIME * s->head)
+        c->panel_floats = (size_t)KEYS_AT_A_TIME * s->head;
+    size_t floats[] = { c->panel_floats, context * s->head, context * s->head, queries * s->head, queries * s->head,
+                        queries * c->score_stride, queries };
+    size_t each = 0;
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        each += floats[i] = (floats[i] + 15) & ~(size_t)15;
+    c->scratch = take(t, threads, sizeof *c->scratch);
+    c->scratch_memory = take(t, threads, each * sizeof(float));
+    if (!c->scratch || !c->scratch_memory)
+        return;
+    for (uint32_t i = 0; i < threads; i++) {
+        struct llama_scratch *w = &c->scratch[i];
+        float *at = (float *)(void *)(c->scratch_memory + i * each * sizeof(float));
+        float **parts[] = { &w->panel, &w->keys, &w->values, &w->queries, &w->results, &w->scores, &w->inverse };
+        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
+            *parts[k] = at;
+            at += floats[k];
+        }
+    }
+}
+
+int llama_context_create(void *self, const struct lathe_context_params *params, void **context, struct lathe_error *err)
+{
+    const struct llama *m = self;
+    const struct llama_shape *s = &m->shape;
+    struct take t = { m->host, 0 };
+    int status = forward_params_check(params, err);
+    if (status)
+        return status;
+    if (params->kv_dtype != LATHE_F32 && params->kv_dtype != LATHE_F16)
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "model llama keeps keys and values in F32 or F16, not %s",
+                          lathe_dtype_name(params->kv_dtype));
+    if (params->context_tokens > s->context)
+        return lathe_fail(err, LATHE_ERANGE, "model %s was trained for %u tokens of context, %u wanted", m->name, s->context,
+                          params->context_tokens);
+    uint32_t threads = params->threads ? params->threads : m->threads ? m->threads : pool_cores();
+    if (threads > POOL_MAX_THREADS)
+        return lathe_fail(err, LATHE_ERANGE, "model llama: %u threads wanted; 1 to %d can be had", threads, POOL_MAX_THREADS);
+    struct llama_context *c = lathe_alloc(m->host, sizeof *c);
+    if (!c)
+        return lathe_fail(err, LATHE_ENOMEM, "model llama: no memory for a context of %zu bytes", sizeof *c);
+    size_t n = params->batch_tokens, q = (size_t)s->heads * s->head, kv = (size_t)s->kv_heads * s->head;
+    c->model = m;
+    c->limits = (struct forward_limits){ *params, s->vocab, s->width, s->layers, s->heads };
+    c->qkv_width = q + 2 * kv;
+    c->batch.rows = take(&t, n, sizeof *c->batch.rows);
+    c->batch.slice_rows = take(&t, params->batch_slices, sizeof(uint32_t));
+    c->batch.slice_kept = take(&t, params->batch_slices, sizeof(uint32_t));
+    c->x = take(&t, n, s->width * sizeof(float));
+    c->h = take(&t, n, s->width * sizeof(float));
+    c->qkv = take(&t, n, c->qkv_width * sizeof(float));
+    c->mixed = take(&t, n, q * sizeof(float));
+    c->feed = take(&t, n, 2 * s->feed * sizeof(float));
+    c->turns = take(&t, n, s->rotated * sizeof(float));
+    c->out = take(&t, params->output_rows, s->width * sizeof(float));
+    take_scratch(c, &t, threads);
+    c->tile_capacity = params->batch_slices + params->batch_tokens / c->tile_rows + 1;
+    c->tiles = take(&t, c->tile_capacity, sizeof *c->tiles);
+    if (t.wanted)
+        status = lathe_fail(err, LATHE_ENOMEM, "model llama: no memory for the scratch of %u rows and %u tokens of context: "
+                            "%zu bytes wanted", params->batch_tokens, params->context_tokens, t.wanted);
+    struct forward_kv_shape shape = { s->layers, s->kv_heads, s->head, m->swap_blocks };
+    if (status || (status = forward_kv_open(&c->kv, m->host, &shape, params, err)) ||
+        (status = pool_open(m->host, threads, &c->pool, err))) {
+        llama_context_destroy(c);
+        return status;
+    }
+    *context = c;
+    return 0;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/* model/llama: Llama-shaped transformers from GGUF files, in float32.
+ *
+ *     plugin.c     the descriptor, options, create and describe
+ *     weights.c    the file's metadata and tensors, checked against each other
+ *     rope.c       rotary frequencies and their scaling
+ *     context.c    what one engine needs: KV pool, scratch, threads
+ *     forward.c    the loop over layers: read this first
+ *     product.c    matrix products: many rows by OpenBLAS, few by own kernels
+ *     attention.c  attention over block tables, and the probe
+ *
+ * One layer (x: rows of hidden states, n: rows in a forward):
+ *
+ *     h = rmsnorm(x)                                  (n, width)
+ *     q, k, v = h·Wqᵀ (+ bq), h·Wkᵀ, h·Wvᵀ            (n, heads · head), (n, kv_heads · head) twice
+ *     q, k rotated by position; k, v stored in blocks
+ *     x += attention(q, keys, values) · Woᵀ
+ *     h = rmsnorm(x);  x += (silu(h·Wgateᵀ) ∘ h·Wupᵀ) · Wdownᵀ
+ *
+ * Weights stay as the file has them and are dequantized to float32 where they are used: a
+ * panel of rows for a product of many rows, row by row in registers' reach for few. The
+ * arithmetic is float32 throughout, the same numbers as if all weights had been dequantized
+ * at load (option weights = f32 does that, for comparison). */
+#ifndef MODEL_LLAMA_H
+#define MODEL_LLAMA_H
+
+#include <forward/batch.h>
+#include <forward/kv.h>
+#include <forward/probe.h>
+#include <gguf/gguf.h>
+#include <kernels/kernels.h>
+#include <kernels/pool.h>
+#include <lathe/host.h>
+
+enum { LLAMA_MAX_LAYERS = 1024, LLAMA_MAX_WIDTH = 1 << 20, LLAMA_MAX_HEAD = 1024 };
+
+/* (rows, columns), rows of `dtype`. Empty: bytes NULL. */
+struct matrix {
+    const unsigned char *bytes;
+    size_t row_bytes;
+    uint32_t rows, columns;
+    int32_t dtype;
+};
+
+struct llama_layer {
+    float *attention_norm, *feed_norm;     /* (width) */
+    struct matrix q, k, v, o;              /* (heads·head, width), (kv_heads·head, width) ×2, (width, heads·head) */
+    float *q_bias, *k_bias, *v_bias;       /* qwen2; else NULL */
+    struct matrix gate, up, down;          /* (feed, width) ×2, (width, feed) */
+};
+
+struct llama_shape {
+    uint32_t layers, heads, kv_heads, head, width, feed, vocab, context;
+    uint32_t rotated;                      /* elements of a head that are rotated */
+    int halves;                            /* RoPE layout: 1 NEOX halves, 0 interleaved pairs */
+    float epsilon;                         /* of RMSNorm */
+};
+
+struct llama {
+    const struct lathe_host *host;
+    const struct kernels *kernels;
+    struct llama_shape shape;
+    char architecture[32], name[96], quantization[16];
+    struct matrix embedding, output;       /* (vocab, width); the same one when tied */
+    float *output_norm;                    /* (width) */
+    float *frequencies;                    /* (rotated / 2), radians a position */
+    float rope_scale;                      /* of cosines and sines (yarn); 1 */
+    struct llama_layer *layers;
+    void **owned;                          /* every allocation of weights */
+    size_t owned_count, owned_capacity;
+    uint64_t parameters, weight_bytes;
+    uint32_t threads, swap_blocks;
+    int resident;                          /* option weights = f32 */
+};
+
+/* Reads everything into *m, which the caller has zeroed but for host, kernels, threads and
+ * resident. On failure the caller gives back what was taken with llama_free_weights. [loader] */
+int llama_load(struct llama *m, const struct gguf *file, struct lathe_error *err);
+void llama_free_weights(struct llama *m);
+void *llama_take(struct llama *m, size_t count, size_t each, struct lathe_error *err);
+
+/* Reads rope.* of the metadata and the tensor rope_freqs.weight. [loader] */
+int llama_load_rope(struct llama *m, const struct gguf *file, struct lathe_error *err);
+/* (rotated / 2) cosines, then sines, for one position. */
+void llama_turn(const struct llama *m, int32_t position, float *turn);
+
+/* Scratch of one thread. */
+struct llama_scratch {
+    float *panel;              /* panel_floats: dequantized weights, or gathered keys and values */
+    float *keys, *values;      /* (context_tokens, head) */
+    float *queries, *results;  /* (tile rows · group, head) */
+    float *scores;             /* (tile rows · group, score_stride) */
+    float *inverse;            /* (tile rows · group): 1 / sum of each row's weights */
+};
+
+/* Query rows that attention does at a time, of one slice. */
+struct llama_tile {
+    uint32_t slice, first, count; /* rows first … first + count − 1 of the forward */
+};
+
+struct llama_context {
+    const struct llama *model;
+    struct forward_limits limits;
+    struct forward_batch batch;
+    struct forward_kv kv;
+    struct pool *pool;
+    float *x, *h;              /* (batch_tokens, width) */
+    float *qkv;                /* (batch_tokens, qkv_width): queries, keys, values of a row side by side */
+    float *mixed;              /* (batch_tokens, heads · head): attention's result */
+    float *feed;               /* (batch_tokens, 2 · feed): gate, up side by side; gate then holds their product */
+    float *turns;              /* (batch_tokens, rotated) */
+    float *out;                /* (output_rows, width): normalized rows that want logits or hidden states */
+    struct llama_tile *tiles;
+    uint32_t tile_count, tile_capacity, tile_rows;
+    size_t qkv_width, panel_floats, score_stride;
+    struct llama_scratch *scratch; /* one a thread */
+    unsigned char *scratch_memory;
+};
+
+int llama_context_create(void *self, const struct lathe_context_params *params, void **context, struct lathe_error *err);
+void llama_context_destroy(void *context);
+int llama_forward(void *context, const void *in, void *out, struct lathe_error *err);
+
+/* y (m, rows of all parts, side by side) = x (m, columns) · partsᵀ, or added to it. Parts have
+ * the same columns. Uses the context's threads. */
+struct product {
+    float *y;
+    const float *x;
+    size_t y_stride, x_stride;
+    uint32_t m;
+    const struct matrix *parts[3];
+    uint32_t part_count;
+    int add;
+};
+void llama_product(struct llama_context *c, const struct product *p);
+/* Floats of a thread's panel for this model: see product.c. */
+size_t llama_panel_floats(const struct llama_shape *shape);
+
+/* mixed = attention of all rows for one layer; fills probed rows' records. */
+void llama_attention(struct llama_context *c, uint32_t layer);
+/* Cuts the batch's slices into tiles: once a forward. */
+void llama_attention_tiles(struct llama_context *c);
+
+#endif
