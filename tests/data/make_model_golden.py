@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from make_tokenizer_golden import build, read
 from texts import CODE, PASSAGES, STORY
@@ -37,37 +37,41 @@ def unpermute(w, heads):
     return w.reshape(heads, w.shape[0] // heads // 2, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
 
 
-def load(path):
-    """GGUF of arch llama → LlamaForCausalLM, float32, eager attention."""
+def load(path, rope=None):
+    """GGUF of arch llama or qwen2 → transformers' model, float32, eager attention. rope: its rope_parameters beyond the base."""
     reader = GGUFReader(path)
-    key = lambda name: reader.fields["llama." + name].contents()
+    arch = reader.fields["general.architecture"].contents()
+    key = lambda name: reader.fields[f"{arch}.{name}"].contents()
     heads, kv_heads = key("attention.head_count"), key("attention.head_count_kv")
+    own_size = f"{arch}.attention.key_length" in reader.fields
     state = {}
     for t in reader.tensors:
         w = dequantize(t.data, t.tensor_type).astype(np.float32)
         parts = t.name.split(".")
         if parts[0] == "blk":
-            if parts[2] in ("attn_q", "attn_k"):
+            if arch == "llama" and parts[2] in ("attn_q", "attn_k"):
                 w = unpermute(w, heads if parts[2] == "attn_q" else kv_heads)
             name = f"model.layers.{parts[1]}.{NAMES[parts[2]]}.{parts[3]}"
+        elif parts[0] == "rope_freqs":                       # the same numbers come by way of `rope`, from their definition
+            continue
         else:
-            name = {"token_embd": "model.embed_tokens", "output_norm": "model.norm",
-                    "output": "lm_head"}[parts[0]] + "." + parts[1]
+            name = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}[parts[0]] + "." + parts[1]
         state[name] = torch.from_numpy(np.ascontiguousarray(w))
     tied = "lm_head.weight" not in state
     if tied:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    config = LlamaConfig(
+    make_config, make_model = (LlamaConfig, LlamaForCausalLM) if arch == "llama" else (Qwen2Config, Qwen2ForCausalLM)
+    config = make_config(
         vocab_size=state["model.embed_tokens.weight"].shape[0], hidden_size=key("embedding_length"),
-        intermediate_size=key("feed_forward_length"),
-        num_hidden_layers=key("block_count"), num_attention_heads=heads, num_key_value_heads=kv_heads,
+        intermediate_size=key("feed_forward_length"), num_hidden_layers=key("block_count"),
+        num_attention_heads=heads, num_key_value_heads=kv_heads,
+        head_dim=key("attention.key_length") if own_size else key("embedding_length") // heads,
         max_position_embeddings=key("context_length"), rms_norm_eps=key("attention.layer_norm_rms_epsilon"),
-        rope_parameters={"rope_type": "default", "rope_theta": key("rope.freq_base")}, tie_word_embeddings=tied,
-        attn_implementation="eager")
-    model = LlamaForCausalLM(config).eval()
+        rope_parameters={"rope_type": "default", "rope_theta": key("rope.freq_base"), **(rope or {})},
+        tie_word_embeddings=tied, attn_implementation="eager")
+    model = make_model(config).eval()
     model.load_state_dict(state, strict=True)
     assert model.dtype == torch.float32
-    assert model.model.rotary_emb.inv_freq[1] == key("rope.freq_base") ** (-2 / config.head_dim)
     return model
 
 
