@@ -47,7 +47,7 @@ static void json_option(struct text *out, const struct lathe_option *option)
         text_json(out, option->choices);
     }
     text_print(out, ", \"unit\": ");
-    text_json(out, option->unit);
+    text_json(out, option->unit ? option->unit : "");
     text_print(out, ", \"help\": ");
     text_json(out, option->help);
     text_print(out, "}");
@@ -93,7 +93,7 @@ static void print_range(struct text *out, const struct lathe_option *option)
         text_print(out, "%s", option->choices);
     else if (option->min != 0 || option->max != 0)
         text_print(out, "%.15g to %.15g", option->min, option->max);
-    if (option->unit[0] != '\0')
+    if (option->unit && *option->unit)
         text_print(out, "%s%s", out->count > 0 ? " " : "", option->unit);
 }
 
@@ -187,7 +187,7 @@ static int show(struct registry *registry, const struct wish *wish)
     struct lathe_error err;
     const struct registry_entry *entries;
     size_t count;
-    if (wish->name) { /* not there, or refused: the sentence is the answer */
+    if (wish->name) { /* not there or refused: the sentence is the answer */
         const struct registry_entry *entry;
         int rc = registry_find(registry, wish->kind, wish->name, &entry, &err);
         if (rc != LATHE_OK)

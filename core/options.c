@@ -136,9 +136,8 @@ static int check_option(const struct lathe_option *o, uint32_t i, struct lathe_e
     if (o->type < LATHE_OPTION_STRING || o->type > LATHE_OPTION_PATH)
         return lathe_fail(err, LATHE_EINVAL, "option `%s`: type is %d, expected %d to %d", o->name, o->type,
                           LATHE_OPTION_STRING, LATHE_OPTION_PATH);
-    if (!o->help || !o->unit)
-        return lathe_fail(err, LATHE_EINVAL, "option `%s`: %s is NULL, expected a text", o->name,
-                          o->help ? "unit" : "help");
+    if (!o->help) /* a unit may be NULL: none */
+        return lathe_fail(err, LATHE_EINVAL, "option `%s`: help is NULL, expected a sentence", o->name);
     if (!(o->min <= o->max))
         return lathe_fail(err, LATHE_EINVAL, "option `%s`: min is %g and max %g, expected min ≤ max", o->name, o->min,
                           o->max);
