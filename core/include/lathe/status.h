@@ -43,9 +43,9 @@ struct lathe_error {
     char message[LATHE_ERROR_MESSAGE_BYTES]; /* NUL-terminated, cut if longer */
 };
 
-/* Fill `err` (which may be NULL) and return `code`: `return lathe_fail(…);`. [any] */
-__attribute__((format(printf, 3, 4))) static inline int
-lathe_fail(struct lathe_error *err, int code, const char *format, ...)
+/* Fill `err` (which may be NULL) with a code and its sentence. [any] */
+__attribute__((format(printf, 3, 4))) static inline void
+lathe_error_set(struct lathe_error *err, int code, const char *format, ...)
 {
     if (err) {
         va_list args;
@@ -54,7 +54,15 @@ lathe_fail(struct lathe_error *err, int code, const char *format, ...)
         vsnprintf(err->message, sizeof err->message, format, args);
         va_end(args);
     }
+}
+
+static inline int lathe_status_value(int code)
+{
     return code;
 }
+
+/* `return lathe_fail(err, LATHE_EINVAL, "…", …);` sets and yields the code. A macro, so that
+ * the compiler sees that it isn't 0; `code` is evaluated twice. [any] */
+#define lathe_fail(err, code, ...) (lathe_error_set((err), (code), __VA_ARGS__), lathe_status_value(code))
 
 #endif
