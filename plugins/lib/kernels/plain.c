@@ -28,18 +28,19 @@ static void weigh(float *y, size_t y_stride, const float *p, size_t p_stride, si
 
 static float softmax(float *x, size_t n, float *entropy)
 {
-    float largest = x[0], sum = 0, dot = 0;
+    float largest = x[0];
+    double sum = 0, dot = 0;
     for (size_t i = 1; i < n; i++)
         largest = x[i] > largest ? x[i] : largest;
     for (size_t i = 0; i < n; i++) {
         float below = x[i] - largest;
         x[i] = expf(below);
         sum += x[i];
-        dot += x[i] * below;
+        dot += (double)x[i] * below;
     }
     if (entropy)
-        *entropy = logf(sum) - dot / sum;
-    return sum;
+        *entropy = (float)(log(sum) - dot / sum);
+    return (float)sum;
 }
 
 static void rmsnorm(float *y, const float *x, const float *weight, size_t n, float epsilon)

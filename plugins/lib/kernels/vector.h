@@ -4,7 +4,8 @@
  * LARGER, SUM and LARGEST (across lanes). What is left of a row goes through plain loops.
  *
  * exp: x = n·ln 2 + r, |r| ≤ ln 2 / 2; a polynomial of degree 5 after the first two terms
- * (Cephes expf) and n added to the exponent's bits: within 2 units in the last place. */
+ * (Cephes expf) and n added to the exponent's bits: within 2 units in the last place. Below
+ * −87 it stays at e^−87, 1.6e-38. */
 #include <immintrin.h>
 #include <math.h>
 

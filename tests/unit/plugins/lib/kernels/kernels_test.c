@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/* Every instruction set that this machine has against the plain loops, and the plain loops
+ * against double arithmetic or the format's own words. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <kernels/half.h>
+#include <kernels/kernels.h>
+#include <lathe/random.h>
+
+enum { MOST = 4096 };
+
+static const struct kernels *all[3];
+static size_t count;
+static const size_t sizes[] = { 1, 2, 7, 8, 15, 16, 17, 31, 64, 100, 576, 1536, 4095 };
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+static void fill(float *x, size_t n, uint64_t stream, double range)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)((2 * lathe_random_unit(7, LATHE_RANDOM_USER, stream, (uint32_t)i) - 1) * range);
+}
+
+static void fill_bytes(uint8_t *x, size_t n, uint64_t stream)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = (uint8_t)lathe_random_u64(9, LATHE_RANDOM_USER, stream, (uint32_t)i);
+}
+
+static void near(const char *what, const char *set, double found, double expected, double tolerance)
+{
+    if (!(fabs(found - expected) <= tolerance))
+        fail_msg("%s, %s: %.9g, expected %.9g within %.3g", what, set, found, expected, tolerance);
+}
+
+static void few_products_are_sums_of_products(void **state)
+{
+    static float x[9 * MOST], w[7 * MOST], y[9 * 8];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t z = 0; z < SIZES; z++)
+            for (size_t m = 1; m <= 9; m++)
+                for (size_t n = 1; n <= 7; n += 3)
+                    for (int add = 0; add < 2; add++) {
+                        size_t k = sizes[z];
+                        fill(x, m * MOST, z, 1);
+                        fill(w, n * MOST, z + 100, 1);
+                        fill(y, 9 * 8, z, 1);
+                        float before[9 * 8];
+                        memcpy(before, y, sizeof y);
+                        all[s]->few(y, 8, x, MOST, m, w, MOST, n, k, add);
+                        for (size_t r = 0; r < m; r++)
+                            for (size_t j = 0; j < 8; j++) {
+                                double sum = add ? before[r * 8 + j] : 0, size = 1;
+                                for (size_t i = 0; i < k; i++) {
+                                    sum += (double)x[r * MOST + i] * w[j * MOST + i] * (j < n);
+                                    size += fabs((double)x[r * MOST + i] * w[j * MOST + i]) * (j < n);
+                                }
+                                near("few", all[s]->name, y[r * 8 + j], j < n ? sum : before[r * 8 + j], size * 2e-6);
+                            }
+                    }
+}
+
+static void weigh_adds_weighted_rows(void **state)
+{
+    static float v[40 * MOST], p[3 * 40], y[3 * MOST];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t z = 0; z < SIZES; z++) {
+            size_t k = sizes[z];
+            fill(v, 40 * MOST, 1, 1);
+            fill(p, 3 * 40, 2, 1);
+            fill(y, 3 * MOST, 3, 1);
+            all[s]->weigh(y, MOST, p, 40, 3, v, MOST, 37, k);
+            for (size_t r = 0; r < 3; r++)
+                for (size_t i = 0; i < k; i++) {
+                    double sum = (2 * lathe_random_unit(7, LATHE_RANDOM_USER, 3, (uint32_t)(r * MOST + i)) - 1);
+                    for (size_t j = 0; j < 37; j++)
+                        sum += (double)p[r * 40 + j] * v[j * MOST + i];
+                    near("weigh", all[s]->name, y[r * MOST + i], sum, 2e-5);
+                }
+        }
+}
+
+static void softmax_is_accurate_to_a_few_units(void **state)
+{
+    static float x[MOST], e[MOST];
+    const double ranges[] = { 0.001, 1, 10, 40, 200 };
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t z = 0; z < SIZES; z++)
+            for (size_t g = 0; g < 5; g++) {
+                size_t n = sizes[z];
+                double most = -INFINITY, sum = 0, entropy = 0;
+                float found;
+                fill(x, n, z, ranges[g]);
+                memcpy(e, x, sizeof e);
+                for (size_t i = 0; i < n; i++)
+                    most = x[i] > most ? x[i] : most;
+                float total = all[s]->softmax(e, n, &found);
+                for (size_t i = 0; i < n; i++) {
+                    double expected = exp((double)(x[i] - (float)most));
+                    near("exp", all[s]->name, e[i], expected, expected * 3e-7 + 1.7e-38);
+                    sum += expected;
+                }
+                for (size_t i = 0; i < n; i++) {
+                    double w = exp(x[i] - most) / sum;
+                    entropy -= w > 0 ? w * log(w) : 0;
+                }
+                near("sum", all[s]->name, total, sum, sum * 2e-6);
+                near("entropy", all[s]->name, found, entropy, 1e-4);
+            }
+}
+
+static void rmsnorm_divides_by_the_root_mean_square(void **state)
+{
+    static float x[MOST], w[MOST], y[MOST];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t z = 0; z < SIZES; z++) {
+            size_t n = sizes[z];
+            double sum = 0;
+            fill(x, n, 1, 3);
+            fill(w, n, 2, 2);
+            all[s]->rmsnorm(y, x, w, n, 1e-5f);
+            for (size_t i = 0; i < n; i++)
+                sum += (double)x[i] * x[i];
+            for (size_t i = 0; i < n; i++)
+                near("rmsnorm", all[s]->name, y[i], x[i] / sqrt(sum / (double)n + 1e-5) * w[i], 2e-5);
+        }
+}
+
+static void swiglu_holds_from_deep_negative_to_large(void **state)
+{
+    static float gate[MOST], up[MOST], y[MOST];
+    const float edges[] = { 0, -0.0f, -87, -88, -100, -1000, 87, 88, 100, 1000 };
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t z = 0; z < SIZES; z++) {
+            size_t n = sizes[z];
+            fill(gate, n, 1, 20);
+            fill(up, n, 2, 2);
+            for (size_t i = 0; i < 10 && i < n; i++)
+                gate[i * (n > 100 ? 37 : 1)] = edges[i];
+            all[s]->swiglu(y, gate, up, n);
+            for (size_t i = 0; i < n; i++) {
+                double expected = gate[i] / (1 + exp(-(double)gate[i])) * up[i];
+                near("swiglu", all[s]->name, y[i], expected, fabs(expected) * 1e-6 + 1e-30);
+            }
+        }
+}
+
+static void rotation_turns_the_right_pairs(void **state)
+{
+    static float x[256], turn[256], y[256];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t pairs = 1; pairs <= 64; pairs += 7)
+            for (int halves = 0; halves < 2; halves++) {
+                fill(x, 256, 1, 1);
+                memcpy(y, x, sizeof y);
+                for (size_t i = 0; i < pairs; i++) {
+                    turn[i] = cosf((float)i + 0.5f);
+                    turn[pairs + i] = sinf((float)i + 0.5f);
+                }
+                (halves ? all[s]->rope_halves : all[s]->rope_interleaved)(y, turn, pairs);
+                for (size_t i = 0; i < pairs; i++) {
+                    size_t a = halves ? i : 2 * i, b = halves ? i + pairs : 2 * i + 1;
+                    double c = cos((double)i + 0.5), d = sin((double)i + 0.5);
+                    near("rope", all[s]->name, y[a], x[a] * c - x[b] * d, 1e-6);
+                    near("rope", all[s]->name, y[b], x[a] * d + x[b] * c, 1e-6);
+                }
+                assert_memory_equal(y + 2 * pairs, x + 2 * pairs, (256 - 2 * pairs) * sizeof *x);
+            }
+}
+
+static void every_half_converts_both_ways(void **state)
+{
+    static uint16_t in[65536], out[65536];
+    static float x[65536];
+    (void)state;
+    for (uint32_t i = 0; i < 65536; i++)
+        in[i] = (uint16_t)i;
+    for (size_t s = 0; s < count; s++) {
+        all[s]->half_to_float(x, in, 65536);
+        all[s]->float_to_half(out, x, 65536);
+        for (uint32_t i = 0; i < 65536; i++) {
+            int exponent = i >> 10 & 31, fraction = i & 1023;
+            if (exponent == 31 && fraction) {
+                assert_true(isnan(x[i]));
+                assert_true((out[i] & 0x7c00) == 0x7c00 && (out[i] & 1023));
+                continue;
+            }
+            double expected = exponent == 31 ? INFINITY : exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
+            assert_true(x[i] == (float)(i >> 15 ? -expected : expected));
+            assert_int_equal(out[i], i);
+        }
+        /* in between: to the nearest, ties to even; the same in every set */
+        for (uint32_t i = 0; i < 65536; i++)
+            x[i] = float_of_bits((uint32_t)lathe_random_u64(3, LATHE_RANDOM_USER, 5, i) % 0x50000000u + 0x30000000u);
+        all[s]->float_to_half(out, x, 65536);
+        for (uint32_t i = 0; i < 65536; i++)
+            assert_int_equal(out[i], half_of_float(x[i]));
+    }
+    assert_int_equal(half_of_float(65519.9f), 0x7bff);
+    assert_int_equal(half_of_float(65520.0f), 0x7c00);
+    assert_int_equal(half_of_float(1.0f + 0x1p-11f), 0x3c00);
+    assert_int_equal(half_of_float(1.0f + 3 * 0x1p-11f), 0x3c02);
+    assert_int_equal(half_of_float(0x1p-25f), 0);
+    assert_int_equal(half_of_float(0x1.8p-25f), 1);
+}
+
+static const int32_t types[] = { LATHE_F32, LATHE_F16, LATHE_BF16, LATHE_Q8_0, LATHE_Q4_0, LATHE_Q4_1,
+                                 LATHE_Q5_0, LATHE_Q5_1, LATHE_Q4_K, LATHE_Q5_K, LATHE_Q6_K };
+
+static void dequantization_is_the_same_to_the_bit(void **state)
+{
+    static uint8_t row[4 * MOST + 1];
+    static float expected[MOST], found[MOST + 1];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+            for (size_t n = 256; n <= 2048; n += 256) {
+                fill_bytes(row, sizeof row, t);
+                found[n] = 42;
+                kernels_plain.dequantize(types[t], row + 1, expected, n); /* + 1: unaligned */
+                all[s]->dequantize(types[t], row + 1, found, n);
+                for (size_t i = 0; i < n; i++)
+                    if (!(isnan(expected[i]) && isnan(found[i])) && bits_of_float(found[i]) != bits_of_float(expected[i]))
+                        fail_msg("%s, %s: element %zu is %g, expected %g", all[s]->name, lathe_dtype_name(types[t]), i,
+                                 found[i], expected[i]);
+                assert_true(found[n] == 42);
+            }
+}
+
+/* One block of each type, by hand. */
+static void blocks_mean_what_the_format_says(void **state)
+{
+    uint8_t b[256] = { 0 };
+    float y[256];
+    (void)state;
+    b[0] = 0x00, b[1] = 0x38; /* d = 0.5 */
+    b[2] = 0xff, b[33] = 5;
+    kernels_plain.dequantize(LATHE_Q8_0, b, y, 32);
+    assert_true(y[0] == -0.5f && y[1] == 0 && y[31] == 2.5f);
+    b[2] = 0x3f;
+    kernels_plain.dequantize(LATHE_Q4_0, b, y, 32);
+    assert_true(y[0] == 3.5f && y[16] == -2.5f && y[1] == -4);
+    memset(b, 0, sizeof b);
+    b[1] = 0x38, b[3] = 0x3c; /* d = 0.5, m = 1 */
+    b[4] = 0x3f;
+    kernels_plain.dequantize(LATHE_Q4_1, b, y, 32);
+    assert_true(y[0] == 8.5f && y[16] == 2.5f && y[1] == 1);
+    b[4] = 0x01, b[5] = 0, b[6] = 0x02, b[7] = 0; /* fifth bits of elements 0 and 17 */
+    b[8] = 0x3f;
+    kernels_plain.dequantize(LATHE_Q5_1, b, y, 32);
+    assert_true(y[0] == 16.5f && y[16] == 2.5f && y[17] == 9 && y[1] == 1);
+    memset(b, 0, sizeof b);
+    b[1] = 0x38, b[2] = 0x01, b[6] = 0x3f;
+    kernels_plain.dequantize(LATHE_Q5_0, b, y, 32);
+    assert_true(y[0] == 7.5f && y[16] == -6.5f && y[1] == -8);
+    memset(b, 0, sizeof b);
+    b[1] = 0x38, b[3] = 0x3c;
+    b[4] = 2, b[8] = 3;    /* group 0: scale 2, minimum 3 */
+    b[12] = 0x51, b[4] |= 0x40, b[8] |= 0x80; /* group 4: scale 1 + 16·1, minimum 5 + 16·2 */
+    b[16] = 0x07, b[16 + 64] = 0x07;
+    kernels_plain.dequantize(LATHE_Q4_K, b, y, 256);
+    assert_true(y[0] == 0.5f * 2 * 7 - 3 && y[1] == -3 && y[32] == 0);
+    assert_true(y[128] == 0.5f * 17 * 7 - 37 && y[129] == -37);
+    memset(b, 0, sizeof b);
+    b[209] = 0x38, b[192] = 2, b[193] = 0xff; /* d = 0.5; scales 2 and −1 */
+    b[0] = 0x0f, b[128] = 0x01;               /* element 0: 15 + 16 */
+    kernels_plain.dequantize(LATHE_Q6_K, b, y, 256);
+    assert_true(y[0] == 0.5f * 2 * (31 - 32) && y[1] == 0.5f * 2 * -32 && y[16] == 0.5f * 32);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(few_products_are_sums_of_products), cmocka_unit_test(weigh_adds_weighted_rows),
+        cmocka_unit_test(softmax_is_accurate_to_a_few_units), cmocka_unit_test(rmsnorm_divides_by_the_root_mean_square),
+        cmocka_unit_test(swiglu_holds_from_deep_negative_to_large), cmocka_unit_test(rotation_turns_the_right_pairs),
+        cmocka_unit_test(every_half_converts_both_ways), cmocka_unit_test(dequantization_is_the_same_to_the_bit),
+        cmocka_unit_test(blocks_mean_what_the_format_says),
+    };
+    count = kernels_all(all, 3);
+    for (size_t i = 0; i < count; i++)
+        printf("kernels: %s\n", all[i]->name);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
