@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the Lua binding share, and nobody else includes but `lathe run`.
+ *
+ *   lua_state.c     one state: libraries, require, strict globals, errors, interrupts
+ *   lua_check.c     arguments: fields, types, ranges; errors at the caller's line
+ *   lua_json.c      Lua values to JSON and back
+ *   lua_model.c     lathe.model
+ *   lua_request.c   a workload's requests, as the engine wants them
+ *   lua_trace.c     `trace = …`: what to record
+ *   lua_run.c       lathe.run: reads the description, hands it to run_job.c
+ *   lua_handle.c    what lathe.run returns, and lathe.sql
+ *
+ * Errors. Whatever is wrong with what the script wrote is a Lua error whose message
+ * starts with the script's line: the innermost function that is not the Lua library's
+ * own. C resources hang on userdata, so an error leaks nothing. [main] throughout. */
+#ifndef CORE_LUA_INTERNAL_H
+#define CORE_LUA_INTERNAL_H
+
+#include <stdbool.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <sqlite3.h>
+
+#include "interrupt.h"
+#include "run_job.h"
+#include "stages.h"
+
+#define LUA_LATHE_MODEL "lathe.model"
+#define LUA_LATHE_RUN "lathe.run"
+#define LUA_LATHE_SQL "lathe.sql"
+#define LUA_LATHE_JOB "lathe.job"
+
+/* One `lathe run`: what the command line said. Lives in cmd_run.c, outlives the state. */
+struct lua_lathe {
+    struct registry *registry;
+    struct stage_overrides overrides;
+    const char *script;   /* as it was named */
+    char name[128];       /* its file name without .lua */
+    char *question;       /* its first comment line, or NULL */
+    char *argv_json;
+    const char *database; /* --database, or NULL */
+    bool quiet;
+    bool help;            /* describe the options, run nothing */
+    bool stopped;         /* --help has said all there is: the error that ended the script is none */
+    bool usage;           /* the error is about the script's options: status 2 */
+    char library[4096];   /* where the Lua library lies: its frames are not the caller */
+};
+
+/* lua_state.c */
+/* A state with everything registered. NULL: no memory, or the library isn't found. */
+lua_State *lua_lathe_open(struct lua_lathe *lathe, struct lathe_error *err);
+struct lua_lathe *lua_lathe_of(lua_State *L);
+/* Calls what is on the stack with `arguments`; the error message (one line, with the
+ * script's line) goes to `err`. */
+int lua_lathe_call(lua_State *L, int arguments, int results, struct lathe_error *err);
+/* With --help, a script that gets as far as this has no options to describe: it ends here. */
+void lua_stop_if_help(lua_State *L);
+/* Ctrl-C also ends Lua code that loops; until interrupt_unwatch. */
+void lua_interrupt_watch(lua_State *L);
+
+/* lua_check.c */
+/* Raises `message` at the caller's line. */
+__attribute__((format(printf, 2, 3), noreturn)) void lua_fail(lua_State *L, const char *format, ...);
+/* The same for a failed call of the core. */
+__attribute__((noreturn)) void lua_fail_error(lua_State *L, const char *what, const struct lathe_error *err);
+/* A description for messages: `a string ("abc")`, `the number 1.5`, `nothing`. */
+const char *lua_describe(lua_State *L, int index, char *text, size_t capacity);
+/* Every key of the table must be one of `names` (NULL-terminated), or an integer 1 … positional. */
+void lua_check_fields(lua_State *L, int table, const char *what, const char *const *names, lua_Integer positional);
+/* Fields of a table; absent: the given default. Wrong type or range is an error. Strings
+ * stay the table's. */
+const char *lua_field_string(lua_State *L, int table, const char *what, const char *name, const char *absent);
+lua_Integer lua_field_integer(lua_State *L, int table, const char *what, const char *name, lua_Integer min,
+                              lua_Integer max, lua_Integer absent);
+double lua_field_number(lua_State *L, int table, const char *what, const char *name, double min, double max,
+                        double absent);
+bool lua_field_boolean(lua_State *L, int table, const char *what, const char *name, bool absent);
+/* Seconds to nanoseconds, at most about 292 years. */
+int64_t lua_field_seconds(lua_State *L, int table, const char *what, const char *name, double absent);
+/* nil: left alone; "name"; or { "name", option = value, … }. */
+void lua_check_stage(lua_State *L, int index, const char *what, int kind, struct stage *stage);
+/* A metatable: methods, __name, __gc and __close. `close` may be NULL. Leaves nothing. */
+void lua_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction collect);
+
+/* lua_json.c */
+/* Pushes the JSON text of the value. What JSON can't say (functions, NaN, cycles) is an error. */
+void lua_json_push(lua_State *L, int index, const char *what);
+int lua_json_encode(lua_State *L);
+int lua_json_decode(lua_State *L);
+
+/* lua_model.c */
+struct lua_model {
+    struct loaded_model loaded;
+    bool open;
+};
+int lua_model_new(lua_State *L);
+void lua_model_register(lua_State *L);
+struct lua_model *lua_check_model(lua_State *L, int index, const char *what);
+
+/* lua_request.c: fills job->requests as written; memory hangs on the job's userdata at `job_index`. */
+void lua_check_workload(lua_State *L, int index, int job_index, struct run_job *job);
+
+/* lua_trace.c: what the run records, and whom it probes; after the workload. nil is the default. */
+void lua_check_trace(lua_State *L, int index, struct run_job *job);
+
+/* lua_run.c */
+int lua_run(lua_State *L);
+void lua_run_register(lua_State *L);
+
+/* lua_handle.c */
+/* Takes the job's results; pushes the handle. */
+void lua_handle_push(lua_State *L, struct run_job *job);
+void lua_handle_register(lua_State *L);
+int lua_sql_open(lua_State *L);
+
+#endif

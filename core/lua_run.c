@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT */
+/* lathe.run { model = …, scheduler = "sjf", workload = …, seed = 1, trace = … }: one run,
+ * on the calling thread, and a handle to ask about it.
+ *
+ * This file reads the description; run_job.c carries it out without Lua. Everything that
+ * a bad field could leak hangs on one userdata, the job. */
+#include "lua_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "sha256.h"
+
+static const char *const run_fields[] = {
+    "model", "sampler",  "kvcache", "scheduler", "batching", "bus",     "workload", "clock",      "seed",
+    "label", "question", "trace",   "engine",    "database", "factors", "sweep",    "seed_index", NULL,
+};
+static const char *const engine_fields[] = {
+    "batch_tokens", "batch_requests", "max_requests", "context_tokens", "kv_memory_mb", "threads", "kv_dtype", NULL,
+};
+
+enum { MAX_FACTORS = 64, MAX_ARTIFACTS = 4 };
+
+/* The job, and what its pointers point at. */
+struct lua_job {
+    struct run_job job;
+    struct run_factor factors[MAX_FACTORS];
+    struct run_artifact artifacts[MAX_ARTIFACTS];
+    char database[4096], label[160], config_hash[65], *machine;
+};
+
+static int job_collect(lua_State *L)
+{
+    struct lua_job *own = luaL_checkudata(L, 1, LUA_LATHE_JOB);
+    run_job_close(&own->job);
+    run_requests_free(own->job.requests, own->job.count);
+    free(own->machine);
+    memset(own, 0, sizeof *own);
+    return 0;
+}
+
+/* A text that lives as long as the job: its user value holds it. Pops it. */
+static const char *keep_text(lua_State *L, int job_index)
+{
+    const char *text = lua_tostring(L, -1);
+    lua_getiuservalue(L, job_index, 1);
+    lua_insert(L, -2);
+    luaL_ref(L, -2);
+    lua_pop(L, 1);
+    return text;
+}
+
+/* ── fields ────────────────────────────────────────────────────────────────────────── */
+
+static void read_stages(lua_State *L, const struct lua_lathe *lathe, struct run_job *job)
+{
+    static const struct {
+        const char *name;
+        int kind;
+    } stages[] = { { "sampler", LATHE_KIND_SAMPLER },     { "kvcache", LATHE_KIND_KVCACHE },
+                   { "scheduler", LATHE_KIND_SCHEDULER }, { "batching", LATHE_KIND_BATCHING },
+                   { "bus", LATHE_KIND_BUS } };
+    struct lathe_error err;
+    char what[64];
+    for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
+        struct stage *stage = &job->stages[stages[i].kind];
+        snprintf(what, sizeof what, "lathe.run: %s", stages[i].name);
+        lua_getfield(L, 1, stages[i].name);
+        lua_check_stage(L, -1, what, stages[i].kind, stage);
+        lua_pop(L, 1);
+        if (overrides_apply(&lathe->overrides, stages[i].kind, stage, &err))
+            lua_fail_error(L, what, &err);
+    }
+    if (parts_open(lathe->registry, job->model, job->stages, &job->parts, &err))
+        lua_fail_error(L, "lathe.run", &err);
+}
+
+static void read_engine(lua_State *L, struct run_job *job)
+{
+    static const char *const what = "lathe.run: engine";
+    char text[128];
+    if (lua_getfield(L, 1, "engine") != LUA_TNIL) {
+        if (!lua_istable(L, -1))
+            lua_fail(L, "%s: should be a table, not %s", what, lua_describe(L, -1, text, sizeof text));
+        int table = lua_gettop(L);
+        lua_check_fields(L, table, what, engine_fields, 0);
+        struct engine_params *engine = &job->engine;
+        engine->batch_tokens = (uint32_t)lua_field_integer(L, table, what, "batch_tokens", 1, 1 << 20, 0);
+        engine->batch_requests = (uint32_t)lua_field_integer(L, table, what, "batch_requests", 1, 1 << 16, 0);
+        engine->max_requests = (uint32_t)lua_field_integer(L, table, what, "max_requests", 1, 1 << 20, 0);
+        engine->context_tokens = (uint32_t)lua_field_integer(L, table, what, "context_tokens", 2, 1 << 24, 0);
+        engine->threads = (uint32_t)lua_field_integer(L, table, what, "threads", 1, 1024, 0);
+        engine->kv_memory_bytes = (uint64_t)(lua_field_number(L, table, what, "kv_memory_mb", 0.001, 1e7, 0) * 1048576);
+        const char *dtype = lua_field_string(L, table, what, "kv_dtype", "f32");
+        if (strcmp(dtype, "f32") && strcmp(dtype, "f16"))
+            lua_fail(L, "%s: \"kv_dtype\" is \"f32\" or \"f16\", not \"%s\"", what, dtype);
+        engine->kv_dtype = strcmp(dtype, "f16") ? LATHE_F32 : LATHE_F16;
+    }
+    lua_pop(L, 1);
+}
+
+static int by_factor_name(const void *a, const void *b)
+{
+    return strcmp(((const struct run_factor *)a)->name, ((const struct run_factor *)b)->name);
+}
+
+static void read_factors(lua_State *L, int job_index, struct lua_job *own)
+{
+    char text[128];
+    if (lua_getfield(L, 1, "factors") != LUA_TNIL) {
+        if (!lua_istable(L, -1))
+            lua_fail(L, "lathe.run: \"factors\" should be { name = value }, not %s",
+                     lua_describe(L, -1, text, sizeof text));
+        int table = lua_gettop(L);
+        for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+            if (lua_type(L, -2) != LUA_TSTRING)
+                lua_fail(L, "lathe.run: factors: a name can't be %s", lua_describe(L, -2, text, sizeof text));
+            if (own->job.factor_count == MAX_FACTORS)
+                lua_fail(L, "lathe.run: factors: more than %d", MAX_FACTORS);
+            lua_json_push(L, -1, "lathe.run: factors");
+            struct run_factor *factor = &own->factors[own->job.factor_count++];
+            factor->value_json = keep_text(L, job_index);
+            factor->name = lua_tostring(L, -2);
+        }
+        qsort(own->factors, own->job.factor_count, sizeof *own->factors, by_factor_name);
+    }
+    own->job.factors = own->factors;
+    lua_pop(L, 1);
+}
+
+static void read_identity(lua_State *L, const struct lua_lathe *lathe, struct lua_job *own)
+{
+    static const char *const what = "lathe.run";
+    struct run_info *info = &own->job.info;
+    const char *clock = lua_field_string(L, 1, what, "clock", "real");
+    if (strcmp(clock, "real"))
+        lua_fail(L, "%s: \"clock\" is \"real\" (no model here tells its own time), not \"%s\"", what, clock);
+    info->clock = "real";
+    info->seed = (uint64_t)lua_field_integer(L, 1, what, "seed", 0, INT64_MAX, 1);
+    own->job.engine.seed = info->seed;
+    const struct stage *s = own->job.stages;
+    snprintf(own->label, sizeof own->label, "%.60s %.60s",
+             s[LATHE_KIND_SCHEDULER].name ? s[LATHE_KIND_SCHEDULER].name : stage_default(LATHE_KIND_SCHEDULER),
+             s[LATHE_KIND_BATCHING].name ? s[LATHE_KIND_BATCHING].name : stage_default(LATHE_KIND_BATCHING));
+    info->label = lua_field_string(L, 1, what, "label", own->label);
+    info->question = lua_field_string(L, 1, what, "question", lathe->question);
+    info->sweep = lua_field_string(L, 1, what, "sweep", NULL);
+    info->seed_index = lua_field_integer(L, 1, what, "seed_index", 0, INT64_MAX, -1);
+    info->experiment = lathe->name;
+    info->argv_json = lathe->argv_json;
+    info->machine_json = own->machine = machine_json();
+    info->commit_id = build_commit(&info->dirty);
+    if (info->commit_id && !info->commit_id[0])
+        info->commit_id = NULL;
+    const char *database = lua_field_string(L, 1, what, "database", NULL);
+    if (lathe->database)
+        database = lathe->database;
+    if (database)
+        snprintf(own->database, sizeof own->database, "%s", database);
+    else
+        snprintf(own->database, sizeof own->database, "results/%s.db", lathe->name);
+    own->job.database = own->database;
+}
+
+static void add_artifact(struct lua_job *own, const char *kind, const char *name, const char *path)
+{
+    if (path && *path && own->job.artifact_count < MAX_ARTIFACTS)
+        own->artifacts[own->job.artifact_count++] = (struct run_artifact){ .kind = kind, .name = name, .path = path };
+    own->job.artifacts = own->artifacts;
+}
+
+static void read_artifacts(lua_State *L, int job_index, const struct lua_lathe *lathe, struct lua_job *own)
+{
+    add_artifact(own, "model", own->job.model->info.name, own->job.model->path);
+    add_artifact(own, "script", lathe->name, lathe->script);
+    lua_getfield(L, 1, "workload");
+    if (lua_istable(L, -1) && lua_getfield(L, -1, "source") == LUA_TSTRING) {
+        const char *path = keep_text(L, job_index);
+        add_artifact(own, "trace", path, path);
+        lua_pop(L, 1);
+    } else {
+        lua_settop(L, job_index);
+    }
+}
+
+/* ── the configuration, as JSON ────────────────────────────────────────────────────── */
+
+static void add_instance(luaL_Buffer *buffer, const char *kind, const struct instance *instance)
+{
+    luaL_addstring(buffer, "\"");
+    luaL_addstring(buffer, kind);
+    luaL_addstring(buffer, "\":{\"name\":\"");
+    luaL_addstring(buffer, instance->entry->name); /* [a-z0-9_]+ */
+    luaL_addstring(buffer, "\",\"options\":");
+    luaL_addstring(buffer, instance->options_json ? instance->options_json : "{}");
+    luaL_addstring(buffer, "},");
+}
+
+/* Pushes what the run was, the seed left out, so that runs which differ in it alone have one hash. */
+static void push_configuration(lua_State *L, const struct run_job *job)
+{
+    lua_newtable(L); /* what is plain Lua: engine, trace, workload */
+    static const char *const plain[] = { "engine", "trace" };
+    for (size_t i = 0; i < 2; i++) {
+        lua_getfield(L, 1, plain[i]);
+        lua_setfield(L, -2, plain[i]);
+    }
+    lua_newtable(L);
+    lua_getfield(L, 1, "workload");
+    static const char *const workload[] = { "name", "parameters", "concurrency", "think", "source" };
+    for (size_t i = 0; i < sizeof workload / sizeof workload[0]; i++) {
+        lua_getfield(L, -1, workload[i]);
+        lua_setfield(L, -3, workload[i]);
+    }
+    lua_pop(L, 1);
+    lua_pushinteger(L, (lua_Integer)job->count);
+    lua_setfield(L, -2, "requests");
+    lua_setfield(L, -2, "workload");
+    lua_json_push(L, -1, "lathe.run: configuration");
+    const char *rest = lua_tostring(L, -1);
+
+    luaL_Buffer buffer;
+    luaL_buffinit(L, &buffer);
+    luaL_addstring(&buffer, "{");
+    add_instance(&buffer, "model", job->parts.model);
+    add_instance(&buffer, "tokenizer", job->parts.tokenizer);
+    add_instance(&buffer, "sampler", job->parts.sampler);
+    add_instance(&buffer, "kvcache", job->parts.kvcache);
+    add_instance(&buffer, "scheduler", job->parts.scheduler);
+    add_instance(&buffer, "batching", job->parts.batching);
+    add_instance(&buffer, "bus", job->parts.bus);
+    luaL_addstring(&buffer, rest + 1); /* its own brace was opened above */
+    luaL_pushresult(&buffer);
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+}
+
+/* ── lathe.run ─────────────────────────────────────────────────────────────────────── */
+
+int lua_run(lua_State *L)
+{
+    struct lua_lathe *lathe = lua_lathe_of(L);
+    struct lathe_error err;
+    char text[128];
+    lua_stop_if_help(L);
+    lua_settop(L, 1);
+    if (!lua_istable(L, 1))
+        lua_fail(L, "lathe.run: takes a table { model = …, workload = … }, not %s", lua_describe(L, 1, text, sizeof text));
+    lua_check_fields(L, 1, "lathe.run", run_fields, 0);
+
+    struct lua_job *own = lua_newuserdatauv(L, sizeof *own, 1);
+    const int job_index = 2;
+    memset(own, 0, sizeof *own);
+    luaL_setmetatable(L, LUA_LATHE_JOB);
+    lua_newtable(L);
+    lua_setiuservalue(L, job_index, 1);
+
+    struct run_job *job = &own->job;
+    job->registry = lathe->registry;
+    job->quiet = lathe->quiet;
+    job->interrupted = interrupt_wanted;
+    lua_getfield(L, 1, "model");
+    job->model = &lua_check_model(L, -1, "lathe.run: \"model\"")->loaded;
+    lua_pop(L, 1);
+    read_stages(L, lathe, job);
+    read_engine(L, job);
+    lua_getfield(L, 1, "workload");
+    lua_check_workload(L, -1, job_index, job);
+    lua_pop(L, 1);
+    lua_getfield(L, 1, "trace");
+    lua_check_trace(L, lua_gettop(L), job);
+    lua_settop(L, job_index);
+    read_factors(L, job_index, own);
+    read_identity(L, lathe, own);
+    read_artifacts(L, job_index, lathe, own);
+    push_configuration(L, job);
+    job->info.config_json = keep_text(L, job_index);
+    sha256_bytes(job->info.config_json, strlen(job->info.config_json), own->config_hash);
+    job->info.config_hash = own->config_hash;
+
+    int status = run_job(job, &err);
+    if (status && job->was_interrupted && job->recording)
+        lua_fail(L, "lathe.run: interrupted: run %lld is marked failed, its rows are in %s", (long long)job->id,
+                 job->database_path);
+    if (status)
+        lua_fail_error(L, "lathe.run", &err);
+    run_job_close(job);
+    lua_handle_push(L, job);
+    return 1;
+}
+
+void lua_run_register(lua_State *L)
+{
+    lua_class(L, LUA_LATHE_JOB, NULL, job_collect);
+}

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+/* One run from its first row to its last. See run_job.h. */
+#include "run_job.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "service.h"
+
+/* ── the database ──────────────────────────────────────────────────────────────────── */
+
+/* The folders above `path`, as mkdir -p makes them. */
+static int make_folders(const char *path, struct lathe_error *err)
+{
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", path);
+    for (char *slash = strchr(folder + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdir(folder, 0777) && errno != EEXIST)
+            return lathe_fail(err, LATHE_EIO, "can't make the folder %s: %s", folder, strerror(errno));
+        *slash = '/';
+    }
+    return LATHE_OK;
+}
+
+static int record_parts(struct recorder_run *run, const struct engine_parts *parts, struct lathe_error *err)
+{
+    const struct instance *all[] = { parts->tokenizer, parts->model,    parts->sampler, parts->kvcache,
+                                     parts->scheduler, parts->batching, parts->bus };
+    int status = LATHE_OK;
+    for (size_t i = 0; !status && i < sizeof all / sizeof all[0]; i++) {
+        const struct registry_entry *entry = all[i]->entry;
+        status = recorder_plugin(run, kind_name(entry->kind), entry->name, all[i]->plugin->version,
+                                 ((const struct lathe_api_head *)all[i]->api)->abi, entry->sha256,
+                                 all[i]->options_json, 0, RECORD_NULL, err);
+    }
+    return status;
+}
+
+static int record_artifacts(const struct run_job *job, struct recorder_run *run, struct lathe_error *err)
+{
+    int status = LATHE_OK;
+    for (size_t i = 0; !status && i < job->artifact_count; i++) {
+        const struct run_artifact *artifact = &job->artifacts[i];
+        char hex[65];
+        status = file_sha256_cached(artifact->path, hex, err);
+        if (!status)
+            status = recorder_artifact(run, artifact->kind, artifact->name, NULL, artifact->path, hex, err);
+    }
+    return status;
+}
+
+static int record_description(const struct run_job *job, struct recorder_run *run, struct lathe_error *err)
+{
+    int status = record_parts(run, &job->parts, err);
+    if (!status)
+        status = record_artifacts(job, run, err);
+    for (size_t i = 0; !status && i < job->factor_count; i++)
+        status = recorder_factor(run, job->factors[i].name, job->factors[i].value_json, err);
+    for (uint32_t i = 0; !status && i < job->probe_count; i++)
+        status = recorder_probe(run, &job->probes[i], err);
+    return status;
+}
+
+/* ── token texts ───────────────────────────────────────────────────────────────────── */
+
+static int record_text(const struct run_job *job, struct recorder_run *run, uint8_t *seen, const int32_t *tokens,
+                       size_t count, struct lathe_error *err)
+{
+    int status = LATHE_OK;
+    for (size_t i = 0; !status && i < count; i++) {
+        uint32_t id = (uint32_t)tokens[i];
+        if (id >= job->model->tokens.vocab_tokens || (seen[id / 8] >> (id % 8) & 1))
+            continue;
+        char *text;
+        size_t bytes;
+        seen[id / 8] |= (uint8_t)(1 << (id % 8));
+        status = tokenizer_decode(job->model->tokenizer, &tokens[i], 1, LATHE_DECODE_RAW | LATHE_DECODE_SPECIAL, &text,
+                                  &bytes, err);
+        if (status)
+            break;
+        status = recorder_token_text(run, tokens[i], text, bytes, err);
+        free(text);
+    }
+    return status;
+}
+
+/* The vocabulary as far as it was used, so that views show text and not numbers. */
+static int record_token_texts(const struct run_job *job, struct recorder_run *run, struct lathe_error *err)
+{
+    uint8_t *seen = calloc(job->model->tokens.vocab_tokens / 8 + 1, 1);
+    int status = seen ? LATHE_OK : lathe_fail(err, LATHE_ENOMEM, "no memory left to list the tokens used");
+    for (size_t i = 0; !status && i < job->count; i++) {
+        const struct planned_request *request = &job->requests[i];
+        const struct engine_submit *submit = &request->submit;
+        status = record_text(job, run, seen, request->output, request->output_count, err);
+        if (status || !job->engine.record_prompt_tokens || request->finish_reason == LATHE_FINISH_ERROR)
+            continue;
+        if (submit->tokens) {
+            status = record_text(job, run, seen, submit->tokens, submit->token_count, err);
+            continue;
+        }
+        int32_t *tokens;
+        size_t count;
+        status = tokenizer_encode(job->model->tokenizer, submit->text, submit->text_bytes,
+                                  (submit->parse_special ? LATHE_ENCODE_SPECIAL : 0u) |
+                                      (submit->add_bos ? LATHE_ENCODE_BOS : 0u),
+                                  &tokens, &count, err);
+        if (status)
+            break;
+        status = record_text(job, run, seen, tokens, count, err);
+        free(tokens);
+    }
+    free(seen);
+    return status;
+}
+
+/* ── order of arrival ──────────────────────────────────────────────────────────────── */
+
+struct arrival {
+    int64_t planned_ns;
+    size_t number;
+};
+
+static int by_arrival(const void *a, const void *b)
+{
+    const struct arrival *x = a, *y = b;
+    if (x->planned_ns != y->planned_ns)
+        return x->planned_ns < y->planned_ns ? -1 : 1;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+/* drive wants open workloads sorted by time; the caller wants them back as written. */
+static int sort_requests(struct run_job *job, size_t **order, struct lathe_error *err)
+{
+    struct planned_request *sorted = calloc(job->count, sizeof *sorted);
+    struct arrival *arrivals = calloc(job->count, sizeof *arrivals);
+    *order = calloc(job->count, sizeof **order);
+    if (!sorted || !arrivals || !*order) {
+        free(sorted);
+        free(arrivals);
+        free(*order);
+        *order = NULL;
+        return lathe_fail(err, LATHE_ENOMEM, "no memory left for %zu requests", job->count);
+    }
+    for (size_t i = 0; i < job->count; i++)
+        arrivals[i] = (struct arrival){ job->concurrency ? 0 : job->requests[i].submit.planned_ns, i };
+    qsort(arrivals, job->count, sizeof *arrivals, by_arrival);
+    for (size_t i = 0; i < job->count; i++) {
+        sorted[i] = job->requests[arrivals[i].number];
+        (*order)[i] = arrivals[i].number;
+    }
+    free(arrivals);
+    free(job->requests);
+    job->requests = sorted;
+    return LATHE_OK;
+}
+
+static void unsort_requests(struct run_job *job, size_t *order)
+{
+    struct planned_request *written = order ? calloc(job->count, sizeof *written) : NULL;
+    if (written) { /* without memory they stay sorted: nothing is lost */
+        for (size_t i = 0; i < job->count; i++)
+            written[order[i]] = job->requests[i];
+        free(job->requests);
+        job->requests = written;
+    }
+    free(order);
+}
+
+/* ── driving ───────────────────────────────────────────────────────────────────────── */
+
+struct watch {
+    struct run_job *job;
+    struct progress progress;
+    struct drive_progress last;
+};
+
+static int on_progress(void *user, const struct drive_progress *now)
+{
+    struct watch *watch = user;
+    watch->last = *now;
+    if (!watch->job->quiet)
+        progress_show(&watch->progress, now, false);
+    if (watch->job->interrupted && watch->job->interrupted()) {
+        watch->job->was_interrupted = true;
+        return 1;
+    }
+    return 0;
+}
+
+static int drive_engine(struct run_job *job, struct recorder_run *run, struct clock *clock, struct lathe_error *err)
+{
+    struct engine *engine;
+    struct watch watch = { .job = job };
+    struct engine_params params = job->engine;
+    params.parts = job->parts;
+    params.clock = clock;
+    params.run = run;
+    params.probes = job->probes;
+    params.probe_count = job->probe_count;
+    int status = engine_open(&params, &engine, err);
+    if (status)
+        return status;
+    struct drive_params driving = {
+        .engine = engine, .clock = clock, .requests = job->requests, .count = job->count,
+        .concurrency = job->concurrency, .think_ns = job->think_ns, .progress = on_progress, .user = &watch,
+    };
+    if (!job->quiet)
+        progress_start(&watch.progress, job->info.label);
+    clock_start(clock, CLOCK_KIND_REAL); /* the run begins: what was before is loading */
+    status = drive(&driving, err);
+    job->elapsed_s = (double)clock_now(clock) * 1e-9;
+    if (!job->quiet) {
+        watch.last.now_ns = clock_now(clock);
+        progress_show(&watch.progress, &watch.last, true);
+    }
+    engine_close(engine);
+    if (job->was_interrupted && !status)
+        status = lathe_fail(err, LATHE_ECANCELLED, "interrupted");
+    return status;
+}
+
+/* Why a run failed, as a row beside those that it left. */
+static void record_failure(struct recorder_run *run, const struct clock *clock, const struct lathe_error *why)
+{
+    struct producer *producer;
+    struct lathe_error ignored;
+    if (recorder_producer(run, &producer, &ignored))
+        return;
+    struct record_event event = { .time_ns = clock_now(clock), .correlation_id = RECORD_NULL };
+    snprintf(event.level, sizeof event.level, "error");
+    snprintf(event.message, sizeof event.message, "%.*s", (int)sizeof event.message - 1, why->message);
+    record_event(producer, &event);
+}
+
+/* The recorder's bulk ring holds one step's attention: whole rows of a long prompt are large. */
+static size_t attention_bytes(const struct run_job *job)
+{
+    const size_t usual = (size_t)16 << 20, most = (size_t)512 << 20;
+    if (!job->probe_count)
+        return 0;
+    uint32_t rows = job->engine.batch_tokens ? job->engine.batch_tokens : 512;
+    uint32_t keys = job->engine.context_tokens ? job->engine.context_tokens : job->model->info.context_tokens;
+    keys = keys < 2048 ? keys : 2048;
+    size_t wanted = 2 * (size_t)rows * lathe_attention_row_bytes(&job->probes[0], keys);
+    return wanted < usual ? usual : wanted > most ? most : wanted;
+}
+
+int run_job(struct run_job *job, struct lathe_error *err)
+{
+    struct recorder *recorder = NULL;
+    struct recorder_run *run = NULL;
+    struct clock clock;
+    struct lathe_error closing;
+    size_t *order = NULL;
+    clock_start(&clock, CLOCK_KIND_REAL);
+    int status = sort_requests(job, &order, err);
+    if (!status && job->recording) {
+        struct recorder_params params = job->recorder;
+        params.path = job->database;
+        params.bulk_bytes = attention_bytes(job);
+        status = make_folders(job->database, err);
+        if (!status)
+            status = recorder_open(&params, &recorder, err);
+        if (!status)
+            status = recorder_run_begin(recorder, &job->info, &run, err);
+        if (!status) {
+            snprintf(job->database_path, sizeof job->database_path, "%s", recorder_path(recorder));
+            job->id = recorder_run_id(run);
+            status = record_description(job, run, err);
+        }
+    }
+    if (!status)
+        status = drive_engine(job, run, &clock, err);
+    if (!status && run)
+        status = record_token_texts(job, run, err);
+    if (status && run)
+        record_failure(run, &clock, err);
+    if (run && recorder_run_end(run, status ? "failed" : "done", &closing) && !status)
+        *err = closing, status = closing.code;
+    if (recorder && recorder_close(recorder, &closing) && !status)
+        *err = closing, status = closing.code;
+    unsort_requests(job, order);
+    return status;
+}
+
+void run_job_close(struct run_job *job)
+{
+    parts_close(&job->parts);
+    for (size_t i = 0; i < sizeof job->stages / sizeof job->stages[0]; i++)
+        stage_clear(&job->stages[i]);
+}
+
+void run_requests_free(struct planned_request *requests, size_t count)
+{
+    for (size_t i = 0; requests && i < count; i++) {
+        free(requests[i].output);
+        free(requests[i].logprobs);
+        free(requests[i].text);
+    }
+    free(requests);
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/* A run: one engine, one workload, one row in table `run`. What lathe.run describes,
+ * carried out without Lua:
+ *
+ *     open the database → rows: run, factors, artifacts, probes → open the engine
+ *     → rows: plugins → drive, with progress → token texts → close, state done or failed */
+#ifndef CORE_RUN_JOB_H
+#define CORE_RUN_JOB_H
+
+#include <stdbool.h>
+
+#include "drive.h"
+#include "stages.h"
+
+enum { RUN_MAX_PROBES = 1 };
+
+struct run_factor {
+    const char *name, *value_json;
+};
+
+struct run_artifact {
+    const char *kind, *name, *path;
+};
+
+/* All strings are borrowed. */
+struct run_job {
+    /* Filled by the caller. */
+    struct registry *registry;
+    const struct loaded_model *model;
+    struct stage stages[LATHE_KIND_FRONTEND + 1]; /* by kind; the job's own */
+    struct engine_parts parts;                    /* opened by the caller, closed by run_job_close */
+    struct engine_params engine;                  /* sizes only; the rest is filled in */
+    struct planned_request *requests;             /* freed by the caller with run_requests_free */
+    size_t count;
+    uint32_t concurrency;
+    int64_t think_ns;
+    bool recording;
+    const char *database;                         /* path; folders are made */
+    struct recorder_params recorder;
+    struct run_info info;
+    const struct run_factor *factors;
+    size_t factor_count;
+    const struct run_artifact *artifacts;
+    size_t artifact_count;
+    struct lathe_probe probes[RUN_MAX_PROBES];
+    uint32_t probe_count;
+    bool quiet;                                   /* no progress */
+    bool (*interrupted)(void);                    /* asked between steps; may be NULL */
+
+    /* Filled by run_job. */
+    int64_t id; /* 0: not recorded */
+    double elapsed_s;
+    char database_path[4096];
+    bool was_interrupted;
+};
+
+/* Runs it. On failure the rows that were recorded stay, and the run is marked failed. [main] */
+int run_job(struct run_job *job, struct lathe_error *err);
+/* Closes parts and stages; what it did not open is ignored. */
+void run_job_close(struct run_job *job);
+void run_requests_free(struct planned_request *requests, size_t count);
+
+/* {"hostname": …, "cpu": …, …}; malloc'd, NULL without memory. [main] */
+char *machine_json(void);
+/* The commit that this was built from ("" if unknown), and whether the tree was changed:
+ * 1, 0, −1 unknown. */
+const char *build_commit(int *dirty);
+/* SHA-256 of a file, remembered by path, size and time of change for as long as the process lives. [main] */
+int file_sha256_cached(const char *path, char hex[65], struct lathe_error *err);
+
+/* A bar on a terminal, plain lines elsewhere; on stderr. [main] */
+struct progress {
+    bool terminal, shown;
+    int64_t last_ns;
+    uint64_t last_finished;
+    const char *label;
+};
+void progress_start(struct progress *progress, const char *label);
+void progress_show(struct progress *progress, const struct drive_progress *now, bool last);
+
+#endif
