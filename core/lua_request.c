@@ -17,7 +17,7 @@
 #include "service.h"
 
 static const char *const request_fields[] = {
-    "prompt",   "tokens",   "messages", "special", "bos",     "at",   "max_tokens", "output_tokens",
+    "prompt",   "prompt_tokens", "tokens", "messages", "special", "bos",     "at",   "max_tokens", "output_tokens",
     "ignore_eos", "predicted", "priority", "class",  "tenant",  "session", "turn", "deadline_s", "slo",
     "sampling", "correlation_id", "probe", "stop_ids", NULL,
 };
