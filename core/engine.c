@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening and closing an engine: the stages are bound to each other, services go on the
+ * bus, and everything that a step needs is sized and allocated, once. */
+#include "engine_internal.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *zeroed(size_t count, size_t each)
+{
+    return calloc(count ? count : 1, each);
+}
+
+static uint32_t or_default(uint32_t value, uint32_t otherwise)
+{
+    return value ? value : otherwise;
+}
+
+/* ── Services on the bus ────────────────────────────────────────────────────────────── */
+
+static int add_service(struct engine *e, const char *name, const struct lathe_service_method *methods, uint32_t count,
+                       const struct instance *instance, struct lathe_error *err)
+{
+    struct lathe_service service = { .size = sizeof service,
+                                     .method_count = count,
+                                     .name = name,
+                                     .methods = methods,
+                                     .concurrency = instance->plugin->concurrency,
+                                     .workers = 1 };
+    int status = e->bus->add_service(e->bus_self, &service, err);
+    e->services += status == LATHE_OK;
+    return status;
+}
+
+static const char *const service_names[] = { "tokenizer", "model", "sampler" };
+
+static int add_services(struct engine *e, struct lathe_error *err)
+{
+    const struct engine_parts *parts = &e->params.parts;
+    const struct lathe_tokenizer_api *tokenizer = parts->tokenizer->api;
+    void *tself = parts->tokenizer->self, *mself = parts->model->self, *sself = parts->sampler->self;
+    uint32_t n = 0;
+    int status;
+
+    e->tokenizer_methods[n++] = (struct lathe_service_method){ "describe", tokenizer->describe, tself };
+    e->tokenizer_methods[n++] = (struct lathe_service_method){ "encode", tokenizer->encode, tself };
+    e->tokenizer_methods[n++] = (struct lathe_service_method){ "decode", tokenizer->decode, tself };
+    if (tokenizer->apply_template)
+        e->tokenizer_methods[n++] = (struct lathe_service_method){ "apply_template", tokenizer->apply_template, tself };
+    e->model_methods[0] = (struct lathe_service_method){ "describe", e->model->describe, mself };
+    e->model_methods[1] = (struct lathe_service_method){ "forward", e->model->forward, e->model_context };
+    e->sampler_methods[0] = (struct lathe_service_method){ "sample", e->sampler->sample, sself };
+
+    if ((status = add_service(e, "tokenizer", e->tokenizer_methods, n, parts->tokenizer, err)) != LATHE_OK ||
+        (status = add_service(e, "model", e->model_methods, 2, parts->model, err)) != LATHE_OK ||
+        (status = add_service(e, "sampler", e->sampler_methods, 1, parts->sampler, err)) != LATHE_OK)
+        return status;
+
+    if ((status = e->bus->resolve(e->bus_self, "tokenizer.encode", &e->encode, err)) != LATHE_OK ||
+        (status = e->bus->resolve(e->bus_self, "tokenizer.decode", &e->decode, err)) != LATHE_OK ||
+        (status = e->bus->resolve(e->bus_self, "model.forward", &e->forward, err)) != LATHE_OK)
+        return status;
+    return e->bus->resolve(e->bus_self, "sampler.sample", &e->sample, err);
+}
+
+/* ── Messages ───────────────────────────────────────────────────────────────────────── */
+
+static void *loan(struct engine *e, size_t bytes, int *status, struct lathe_error *err)
+{
+    void *message = *status == LATHE_OK ? (void *)e->bus->loan(e->bus_self, bytes, err) : NULL;
+    if (!message && *status == LATHE_OK)
+        *status = err->code ? err->code : LATHE_ENOMEM;
+    return message;
+}
+
+static int loan_messages(struct engine *e, struct lathe_error *err)
+{
+    const size_t slack = 1024; /* each span is aligned to 64 bytes */
+    size_t requests = e->params.batch_requests, rows = e->params.batch_tokens, vocab = e->model_info.vocab_tokens;
+    size_t table = (e->params.context_tokens + e->geometry.block_tokens) / e->geometry.block_tokens + 1;
+    int status = LATHE_OK;
+
+    size_t in_bytes = sizeof *e->forward_in + slack + e->ops.capacity * sizeof(struct lathe_kv_op) +
+                      2 * requests * sizeof(struct lathe_slice) + rows * sizeof(int32_t) +
+                      requests * table * sizeof(int32_t) + 2 * requests * sizeof(uint32_t) +
+                      e->params.probe_count * sizeof(struct lathe_probe);
+    size_t logits = requests * vocab * sizeof(float);
+    size_t piece = sizeof(((struct lathe_output *)0)->text);
+
+    e->forward_in = loan(e, in_bytes, &status, err);
+    e->forward_out = loan(e, sizeof *e->forward_out + slack + logits, &status, err);
+    e->sample_in = loan(e, sizeof *e->sample_in + slack + requests * sizeof(struct lathe_sample_row), &status, err);
+    e->sample_out = loan(e, sizeof *e->sample_out + slack + requests * sizeof(struct lathe_sampled), &status, err);
+    e->decode_in = loan(e, sizeof *e->decode_in + slack, &status, err);
+    e->decode_out = loan(e, sizeof *e->decode_out + slack + e->queue_spare * piece, &status, err);
+    if (status != LATHE_OK)
+        return status;
+
+    struct lathe_span span;
+    e->forward_out->head.bytes = sizeof *e->forward_out;
+    char *at = lathe_message_add(&e->forward_out->head, &span, requests * vocab, sizeof(float));
+    if (!at)
+        return lathe_fail(err, LATHE_ENOMEM, "no room for %zu bytes of logits", logits);
+    e->forward_out->logits = (struct lathe_region){ at - (char *)e->forward_out, logits };
+    e->forward_out->hidden = (struct lathe_region){ 0 };
+    return LATHE_OK;
+}
+
+/* ── Slots ──────────────────────────────────────────────────────────────────────────── */
+
+static int make_slots(struct engine *e, struct lathe_error *err)
+{
+    uint32_t n = e->params.max_requests;
+    size_t slab;
+
+    e->token_stride = e->params.context_tokens + 1;
+    if (__builtin_mul_overflow((size_t)n, (size_t)e->token_stride, &slab) || slab > UINT32_MAX)
+        return lathe_fail(err, LATHE_ERANGE,
+                          "%u requests of %u tokens are more than an engine can number; lower max_requests or "
+                          "context_tokens",
+                          n, e->params.context_tokens);
+    /* A token's text may take several pieces; one more is kept for a last word. */
+    e->queue_spare = 2 + e->tokenizer_info.max_token_bytes / sizeof(((struct lathe_output *)0)->text);
+    e->queue_pieces = 1;
+    while (e->queue_pieces < e->params.output_queue + e->queue_spare && e->queue_pieces < 1u << 20)
+        e->queue_pieces *= 2;
+
+    e->slots = zeroed(n, sizeof *e->slots);
+    e->token_slab = zeroed(slab, sizeof(int32_t));
+    e->piece_slab = zeroed((size_t)n * e->queue_pieces, sizeof(struct lathe_output));
+    e->live = zeroed(n, sizeof *e->live);
+    e->names = zeroed(MAX_NAMES, NAME_BYTES);
+    e->entries = zeroed(e->params.batch_requests, sizeof *e->entries);
+    e->plan.capacity = e->params.batch_requests;
+    e->plan.entries = zeroed(e->plan.capacity, sizeof *e->plan.entries);
+    e->ranking.capacity = e->ranking.preempt_capacity = n;
+    e->ranking.requests = zeroed(n, sizeof *e->ranking.requests);
+    e->ranking.preempt = zeroed(n, sizeof *e->ranking.preempt);
+    e->probes = zeroed(e->params.probe_count, sizeof *e->probes);
+    if (!e->slots || !e->token_slab || !e->piece_slab || !e->live || !e->names || !e->entries || !e->plan.entries ||
+        !e->ranking.requests || !e->ranking.preempt || !e->probes)
+        return lathe_fail(err, LATHE_ENOMEM, "no memory for %u requests of %u tokens; lower max_requests or "
+                          "context_tokens", n, e->params.context_tokens);
+
+    for (uint32_t i = 0; i < n; i++) {
+        e->slots[i].tokens = e->token_slab + (size_t)i * e->token_stride;
+        e->slots[i].queue.pieces = e->piece_slab + (size_t)i * e->queue_pieces;
+        e->slots[i].queue.mask = e->queue_pieces - 1;
+    }
+    e->name_count = 1;
+    e->next_deadline_ns = INT64_MAX;
+    return LATHE_OK;
+}
+
+/* ── Stages ─────────────────────────────────────────────────────────────────────────── */
+
+/* Bits of layers and heads that the model doesn't have are cleared; a probe of nothing is
+ * an error, and so is a format that this model can't serve. */
+static int check_probes(struct engine *e, struct lathe_error *err)
+{
+    const struct lathe_model_info *info = &e->model_info;
+    for (uint32_t i = 0; i < e->params.probe_count; i++) {
+        struct lathe_probe *p = &e->probes[i];
+        *p = e->params.probes[i];
+        if (info->layers > LATHE_PROBE_MAX_LAYERS || info->heads > LATHE_PROBE_MAX_HEADS)
+            return lathe_fail(err, LATHE_EUNSUPPORTED, "the model has %u layers and %u heads, a probe can name %d and %d",
+                              info->layers, info->heads, LATHE_PROBE_MAX_LAYERS, LATHE_PROBE_MAX_HEADS);
+        for (uint32_t bit = 0; bit < LATHE_PROBE_MAX_LAYERS; bit++) {
+            if (bit >= info->layers)
+                p->layers[bit / 64] &= ~(1ull << bit % 64);
+            if (bit >= info->heads)
+                p->heads[bit / 64] &= ~(1ull << bit % 64);
+        }
+        if (p->format < LATHE_PROBE_SUMMARY || p->format > LATHE_PROBE_FULL ||
+            !(info->probe_formats >> p->format & 1))
+            return lathe_fail(err, LATHE_EUNSUPPORTED, "model/%s has no attention to show in format %u",
+                              e->params.parts.model->plugin->name, p->format);
+        if (lathe_probe_count(p->layers) == 0 || lathe_probe_count(p->heads) == 0)
+            return lathe_fail(err, LATHE_ERANGE, "the probe names no layer or head that the model has (%u layers, %u heads)",
+                              info->layers, info->heads);
+        if (p->every == 0 || (p->format == LATHE_PROBE_TOP && (p->top_k == 0 || p->top_k > 1024)) ||
+            p->first_position < 0)
+            return lathe_fail(err, LATHE_EINVAL, "a probe wants every ≥ 1, first position ≥ 0 and top_k 1 … 1024");
+    }
+    return LATHE_OK;
+}
+
+static int bind_model(struct engine *e, struct lathe_error *err)
+{
+    struct engine_params *p = &e->params;
+    struct lathe_kv_demand demand = {
+        .size = sizeof demand,
+        .max_requests = p->max_requests,
+        .context_tokens = p->context_tokens,
+        .kv_bytes_per_token = e->model_info.kv_bytes_per_token,
+        .memory_bytes = p->kv_memory_bytes,
+    };
+    if (p->kv_dtype == LATHE_F16)
+        demand.kv_bytes_per_token /= 2;
+    int status = e->kv->layout(e->kv_self, &demand, &e->geometry, err);
+    if (status != LATHE_OK)
+        return status;
+    if (e->geometry.block_tokens == 0 || e->geometry.blocks == 0)
+        return lathe_fail(err, LATHE_EINTERNAL, "kvcache/%s laid out %u blocks of %u tokens", p->parts.kvcache->plugin->name,
+                          e->geometry.blocks, e->geometry.block_tokens);
+
+    /* Swaps of one step move at most every block out and in. */
+    size_t ops = (size_t)p->batch_requests * LATHE_KV_OPS_PER_CALL + 2 * (size_t)e->geometry.blocks;
+    e->ops.capacity = ops > UINT32_MAX ? UINT32_MAX : (uint32_t)ops;
+    e->ops.ops = zeroed(e->ops.capacity, sizeof *e->ops.ops);
+    if (!e->ops.ops)
+        return lathe_fail(err, LATHE_ENOMEM, "no memory for %u KV operations", e->ops.capacity);
+
+    struct lathe_context_params context = {
+        .size = sizeof context,
+        .block_tokens = e->geometry.block_tokens,
+        .blocks = e->geometry.blocks,
+        .batch_tokens = p->batch_tokens,
+        .batch_slices = 2 * p->batch_requests,
+        .context_tokens = p->context_tokens,
+        .output_rows = p->batch_requests,
+        .threads = p->threads,
+        .kv_dtype = p->kv_dtype,
+    };
+    return e->model->context_create(p->parts.model->self, &context, &e->model_context, err);
+}
+
+static int bind_policies(struct engine *e, struct lathe_error *err)
+{
+    struct engine_params *p = &e->params;
+    struct lathe_scheduler_limits scheduler = { .size = sizeof scheduler, .max_requests = p->max_requests, .seed = p->seed };
+    struct lathe_batching_limits batching = { .size = sizeof batching,
+                                              .max_requests = p->max_requests,
+                                              .max_batch_tokens = p->batch_tokens,
+                                              .max_batch_requests = p->batch_requests };
+    int status = e->scheduler->bind(e->scheduler_self, &scheduler, err);
+    if (status == LATHE_OK)
+        status = e->batching->bind(e->batching_self, &batching, err);
+    if (status == LATHE_OK)
+        status = e->sampler->bind(p->parts.sampler->self, e->model_info.vocab_tokens, err);
+
+    e->view = (struct lathe_step_view){
+        .size = sizeof e->view,
+        .max_batch_tokens = p->batch_tokens,
+        .max_batch_requests = p->batch_requests,
+        .blocks_total = e->geometry.blocks,
+        .block_tokens = e->geometry.block_tokens,
+        .can_reserve = memory_can_reserve,
+        .engine = e,
+    };
+    return status;
+}
+
+static void describe(struct engine *e)
+{
+    struct lathe_empty in = { .head = { .capacity = sizeof in, .bytes = sizeof in } };
+    struct lathe_error ignored;
+    const struct lathe_tokenizer_api *tokenizer = e->params.parts.tokenizer->api;
+
+    e->model_info.head.capacity = sizeof e->model_info;
+    e->tokenizer_info.head.capacity = sizeof e->tokenizer_info;
+    e->model->describe(e->params.parts.model->self, &in, &e->model_info, &ignored);
+    tokenizer->describe(e->params.parts.tokenizer->self, &in, &e->tokenizer_info, &ignored);
+}
+
+static int check_sizes(struct engine *e, struct lathe_error *err)
+{
+    struct engine_params *p = &e->params;
+    uint32_t trained = e->model_info.context_tokens;
+
+    p->max_requests = or_default(p->max_requests, 256);
+    p->batch_tokens = or_default(p->batch_tokens, 512);
+    p->batch_requests = or_default(p->batch_requests, 32);
+    p->output_queue = or_default(p->output_queue, 64);
+    p->context_tokens = or_default(p->context_tokens, trained && trained < 8192 ? trained : 8192);
+    if (p->max_requests > 1u << 20 || p->batch_tokens > 1u << 20 || p->batch_requests > 1u << 16 ||
+        p->output_queue > 1u << 16)
+        return lathe_fail(err, LATHE_ERANGE, "max_requests and batch_tokens may be at most %u, batch_requests and "
+                          "output_queue %u", 1u << 20, 1u << 16);
+    if (p->context_tokens < 2 || (trained && p->context_tokens > trained))
+        return lathe_fail(err, LATHE_ERANGE, "context_tokens is %u; the model takes 2 … %u", p->context_tokens, trained);
+    if (p->batch_requests > p->batch_tokens)
+        p->batch_requests = p->batch_tokens;
+    if (e->tokenizer_info.vocab_tokens > e->model_info.vocab_tokens)
+        return lathe_fail(err, LATHE_EINVAL,
+                          "tokenizer/%s has %u tokens and the model %u; use the tokenizer that belongs to the model",
+                          p->parts.tokenizer->plugin->name, e->tokenizer_info.vocab_tokens, e->model_info.vocab_tokens);
+    return LATHE_OK;
+}
+
+int engine_open(const struct engine_params *params, struct engine **engine, struct lathe_error *err)
+{
+    const struct engine_parts *parts = &params->parts;
+    struct instance *const all[] = { parts->tokenizer, parts->model,    parts->sampler, parts->kvcache,
+                                     parts->scheduler, parts->batching, parts->bus };
+    struct engine *e = zeroed(1, sizeof *e);
+    int status;
+
+    if (!e)
+        return lathe_fail(err, LATHE_ENOMEM, "no memory for an engine");
+    e->params = *params;
+    e->clock = params->clock;
+    e->model = parts->model->api;
+    e->kv = parts->kvcache->api, e->kv_self = parts->kvcache->self;
+    e->scheduler = parts->scheduler->api, e->scheduler_self = parts->scheduler->self;
+    e->batching = parts->batching->api, e->batching_self = parts->batching->self;
+    e->sampler = parts->sampler->api;
+    e->bus = parts->bus->api, e->bus_self = parts->bus->self;
+    describe(e);
+
+    if (params->run && (status = recorder_producer(params->run, &e->producer, err)) != LATHE_OK)
+        goto fail;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        instance_attach(all[i], e->clock, e->producer);
+    if ((status = check_sizes(e, err)) != LATHE_OK || (status = make_slots(e, err)) != LATHE_OK ||
+        (status = check_probes(e, err)) != LATHE_OK || (status = bind_model(e, err)) != LATHE_OK ||
+        (status = bind_policies(e, err)) != LATHE_OK || (status = add_services(e, err)) != LATHE_OK ||
+        (status = loan_messages(e, err)) != LATHE_OK)
+        goto fail;
+    *engine = e;
+    return LATHE_OK;
+
+fail:
+    engine_close(e);
+    return status;
+}
+
+void engine_close(struct engine *e)
+{
+    if (!e)
+        return;
+    const struct engine_parts *parts = &e->params.parts;
+    struct instance *const all[] = { parts->tokenizer, parts->model,    parts->sampler, parts->kvcache,
+                                     parts->scheduler, parts->batching, parts->bus };
+    struct lathe_error ignored;
+    void *const messages[] = { e->forward_in, e->forward_out, e->sample_in, e->sample_out, e->decode_in, e->decode_out };
+
+    if (e->started)
+        engine_finish(e, clock_now(e->clock), &ignored);
+    while (e->live_count > 0)
+        request_finish(e, live_of(e, e->live[0]), LATHE_FINISH_ABORT, "", clock_now(e->clock));
+    for (size_t i = 0; i < sizeof messages / sizeof *messages; i++)
+        if (messages[i])
+            e->bus->give_back(e->bus_self, messages[i]);
+    while (e->services > 0)
+        e->bus->remove_service(e->bus_self, service_names[--e->services], &ignored);
+    if (e->model_context)
+        e->model->context_destroy(e->model_context);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        instance_attach(all[i], NULL, NULL);
+    free(e->ops.ops);
+    free(e->slots);
+    free(e->token_slab);
+    free(e->piece_slab);
+    free(e->live);
+    free(e->names);
+    free(e->entries);
+    free(e->plan.entries);
+    free(e->ranking.requests);
+    free(e->ranking.preempt);
+    free(e->probes);
+    free(e);
+}
+
+int engine_swap_scheduler(struct engine *e, struct instance *next, struct lathe_error *err)
+{
+    const struct lathe_scheduler_api *api = next->api;
+    struct lathe_scheduler_limits limits = { .size = sizeof limits, .max_requests = e->params.max_requests,
+                                             .seed = e->params.seed };
+    int status;
+
+    if (e->started)
+        return lathe_fail(err, LATHE_ESTATE, "a scheduler is swapped between steps: finish the step under way first");
+    if ((status = api->bind(next->self, &limits, err)) != LATHE_OK)
+        return status;
+    for (uint32_t i = 0; i < e->live_count; i++)
+        if ((status = api->admit(next->self, e->live[i], err)) != LATHE_OK)
+            return status;
+    instance_attach(e->params.parts.scheduler, NULL, NULL);
+    instance_attach(next, e->clock, e->producer);
+    e->params.parts.scheduler = next;
+    e->scheduler = api;
+    e->scheduler_self = next->self;
+    return LATHE_OK;
+}
+
+void engine_get_stats(const struct engine *e, struct engine_stats *stats)
+{
+    *stats = e->stats;
+    stats->live = e->live_count;
+    stats->waiting = stats->running = 0;
+    for (uint32_t i = 0; i < e->live_count; i++) {
+        if (e->live[i]->state == LATHE_REQUEST_RUNNING)
+            stats->running++;
+        else
+            stats->waiting++;
+    }
+}
+
+const struct lathe_model_info *engine_model_info(const struct engine *e)
+{
+    return &e->model_info;
+}
+
+const struct lathe_tokenizer_info *engine_tokenizer_info(const struct engine *e)
+{
+    return &e->tokenizer_info;
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/* What the engine's files share, and nobody else includes.
+ *
+ *   engine.c          opens and closes: sizes everything, binds the stages to each other
+ *   engine_request.c  a request's life: submit, read, finish, its rows
+ *   engine_step.c     the step loop: begin and finish
+ *   engine_memory.c   room in the KV pool: admit, promise, preempt, swap
+ *   engine_message.c  a plan into flat messages, and a message's results back
+ *
+ * Slots. A request lives in one of max_requests slots from submit until its last piece
+ * was read. Its id says where to look first (id modulo max_requests), so finding it is
+ * one probe mostly. A slot's `id` is atomic: a reader thread finds its slot without a
+ * lock, and the slot can't be reused before that reader has read the last piece. */
+#ifndef CORE_ENGINE_INTERNAL_H
+#define CORE_ENGINE_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "engine.h"
+#include <lathe/batching.h>
+#include <lathe/bus.h>
+#include <lathe/kvcache.h>
+#include <lathe/scheduler.h>
+
+enum { MAX_STOP_IDS = 8, MAX_NAMES = 256, NAME_BYTES = 64, ERROR_BYTES = 200 };
+
+/* Pieces of output on their way from the engine's thread to one reader. */
+struct output_queue {
+    _Atomic uint32_t written, read; /* counts; the difference is what lies in between */
+    uint32_t mask;
+    struct lathe_output *pieces;
+};
+
+struct live {
+    struct lathe_request req;       /* what plugins see */
+    _Atomic uint64_t id;            /* 0: the slot is free */
+    atomic_bool cancelled;
+    bool in_kv;                     /* the kvcache knows it */
+    bool planned;                   /* in this step's plan */
+    bool refused;                   /* this step's can_reserve said no */
+    bool ignore_eos;
+    bool want_text;
+    int32_t probe;                  /* 0: none, n: probes[n − 1] */
+    uint32_t forced;                /* exact output length, 0: free */
+    int finish_reason;
+    int64_t last_token_ns, span_from_ns;
+    const char *span_cause;         /* why the present state was entered */
+    int32_t *tokens;                /* into the engine's slab: context_tokens + 1 of them */
+    struct lathe_sampling sampling;
+    struct lathe_decode_state decode;
+    struct output_queue queue;
+    uint32_t turn;
+    uint32_t stop_id_count;
+    int32_t stop_ids[MAX_STOP_IDS];
+    char correlation_id[NAME_BYTES], prompt_sha256[65];
+    char error[ERROR_BYTES];
+};
+
+/* One entry of the step under way, after all checks. */
+struct step_entry {
+    struct live *live;      /* NULL: padding only */
+    uint32_t tokens, padding;
+    uint32_t first;         /* position of its first row */
+    bool prefill;
+    bool samples;           /* its last row's logits give a token */
+    bool probed;
+};
+
+struct engine {
+    struct engine_params params;
+    struct lathe_model_info model_info;
+    struct lathe_tokenizer_info tokenizer_info;
+    struct clock *clock;
+    struct producer *producer;
+
+    /* The stages: tables and selves, so that a call is one indirection. */
+    const struct lathe_model_api *model;
+    void *model_context;
+    const struct lathe_kvcache_api *kv;
+    void *kv_self;
+    const struct lathe_scheduler_api *scheduler;
+    void *scheduler_self;
+    const struct lathe_batching_api *batching;
+    void *batching_self;
+    const struct lathe_sampler_api *sampler;
+    const struct lathe_bus_api *bus;
+    void *bus_self;
+    const struct lathe_endpoint *encode, *decode, *forward, *sample;
+    struct lathe_service_method tokenizer_methods[4], model_methods[2], sampler_methods[1];
+    unsigned services; /* how many were added to the bus */
+
+    struct lathe_kv_geometry geometry;
+    struct lathe_probe *probes;
+
+    /* Requests. */
+    struct live *slots;
+    int32_t *token_slab; /* (max_requests, context_tokens + 1) */
+    struct lathe_output *piece_slab;
+    uint32_t token_stride, queue_pieces, queue_spare;
+    uint64_t next_id;
+    const struct lathe_request **live; /* not finished; in no order that matters */
+    uint32_t live_count;
+    char (*names)[NAME_BYTES];         /* interned classes and tenants; 0 is "" */
+    uint32_t name_count;
+    int64_t next_deadline_ns;          /* a lower bound */
+
+    /* The step under way; sized once. */
+    bool started;
+    uint64_t step;
+    struct lathe_step_view view;
+    struct lathe_ranking ranking;
+    struct lathe_plan plan;
+    struct step_entry *entries;
+    uint32_t entry_count;
+    uint32_t promised_blocks;
+    struct lathe_kv_ops ops; /* wait for the next forward */
+    uint64_t ticket;
+    size_t attention_room;   /* reserved in the recorder for this step */
+    void *attention;
+    struct lathe_forward_in *forward_in;
+    struct lathe_forward_out *forward_out;
+    struct lathe_sample_in *sample_in;
+    struct lathe_sample_out *sample_out;
+    struct lathe_decode_in *decode_in;
+    struct lathe_decode_out *decode_out;
+    struct record_step row;
+
+    struct engine_stats stats;
+};
+
+/* engine_request.c */
+struct live *engine_find(const struct engine *engine, uint64_t id);
+static inline struct live *live_of(const struct engine *engine, const struct lathe_request *req)
+{
+    return &engine->slots[req->index];
+}
+/* Enter a state: the span of the one before becomes a row. `cause` is a literal. */
+void request_enter(struct engine *engine, struct live *live, int32_t state, const char *cause, int64_t now_ns);
+/* It ends: KV and policies let go of it, its last piece and row are written. `with_token`:
+ * the last piece carries the newest token. */
+void request_finish(struct engine *engine, struct live *live, int reason, const char *error, int64_t now_ns);
+/* A sampled token: into its request, its queue and its rows; finishes it if it is the last. */
+void request_token(struct engine *engine, struct live *live, struct lathe_sampled sampled, int64_t now_ns);
+bool request_reader_is_behind(const struct engine *engine, const struct live *live);
+
+/* engine_memory.c */
+int memory_can_reserve(void *engine, const struct lathe_request *req, uint32_t tokens);
+/* Admit the head of the ranking into the kvcache, so that cached prefixes are known. */
+void memory_admit_ranked(struct engine *engine);
+/* Take back what was admitted and not planned. */
+void memory_release_unplanned(struct engine *engine);
+void memory_preempt(struct engine *engine, struct live *victim, const char *cause, int64_t now_ns);
+/* A running request got no room: preempt somebody the scheduler names. True: plan again. */
+bool memory_make_room(struct engine *engine, int64_t now_ns);
+/* Room for an entry's tokens, swapped blocks brought in first. */
+int memory_reserve(struct engine *engine, struct live *live, uint32_t tokens, struct lathe_error *err);
+
+/* engine_message.c */
+/* Cut entries so that this step's attention records fit the recorder's ring. */
+void message_fit_probes(struct engine *engine);
+int message_build_forward(struct engine *engine, struct lathe_error *err);
+/* Sample every row that has logits: entry i's token to sampled[i]. */
+int message_sample(struct engine *engine, struct lathe_error *err);
+
+#endif

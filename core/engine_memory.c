@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/* Room in the KV pool. Memory pressure has one path: batching asks can_reserve, the
+ * kvcache evicts within its policy, and when a running request still gets no room the
+ * scheduler names a victim, which the engine swaps out or lets recompute. */
+#include "engine_internal.h"
+
+/* A promise: blocks that this plan has already given away count as taken. */
+int memory_can_reserve(void *self, const struct lathe_request *req, uint32_t tokens)
+{
+    struct engine *e = self;
+    if (!live_of(e, req)->in_kv) /* beyond what memory_admit_ranked looked at: not this step */
+        return 0;
+    uint32_t need = e->kv->blocks_needed(e->kv_self, req, tokens);
+    uint32_t available = e->kv->blocks_available(e->kv_self);
+    if (need > available || need + e->promised_blocks > available) {
+        live_of(e, req)->refused = true;
+        return 0;
+    }
+    e->promised_blocks += need;
+    return 1;
+}
+
+/* Only as many as a batch can hold: a look-up in a prefix cache costs time. */
+void memory_admit_ranked(struct engine *e)
+{
+    uint32_t left = e->params.batch_requests;
+    for (uint32_t i = 0; i < e->ranking.count && left > 0; i++, left--) {
+        struct live *live = live_of(e, e->ranking.requests[i]);
+        struct lathe_error err;
+        uint32_t cached = 0;
+        if (live->in_kv)
+            continue;
+        /* A kvcache that is full for now leaves it waiting. */
+        if (e->kv->admit(e->kv_self, &live->req, &cached, &err) != LATHE_OK) {
+            live->refused = true;
+            continue;
+        }
+        live->in_kv = true;
+        live->req.computed_tokens = cached;
+        if (live->req.output_tokens == 0)
+            live->req.cached_tokens = cached;
+    }
+}
+
+void memory_release_unplanned(struct engine *e)
+{
+    uint32_t left = e->params.batch_requests;
+    for (uint32_t i = 0; i < e->ranking.count && left > 0; i++, left--) {
+        struct live *live = live_of(e, e->ranking.requests[i]);
+        if (live->planned || !live->in_kv)
+            continue;
+        if (live->req.state == LATHE_REQUEST_WAITING || live->req.state == LATHE_REQUEST_PREEMPTED) {
+            e->kv->release(e->kv_self, &live->req);
+            live->in_kv = false;
+            live->req.computed_tokens = 0;
+        }
+    }
+}
+
+void memory_preempt(struct engine *e, struct live *victim, const char *cause, int64_t now_ns)
+{
+    struct lathe_error err;
+    int32_t state = LATHE_REQUEST_PREEMPTED;
+
+    if (victim->req.state != LATHE_REQUEST_RUNNING)
+        return;
+    if (e->kv->preempt_choice && e->kv->swap_out && e->kv->swap_in &&
+        e->kv->preempt_choice(e->kv_self, &victim->req) == LATHE_KV_SWAP &&
+        e->kv->swap_out(e->kv_self, &victim->req, &e->ops, &err) == LATHE_OK) {
+        state = LATHE_REQUEST_SWAPPED;
+    } else {
+        e->kv->release(e->kv_self, &victim->req);
+        victim->in_kv = false;
+        victim->req.computed_tokens = 0;
+    }
+    victim->req.preemptions++;
+    e->stats.preemptions++;
+    request_enter(e, victim, state, cause, now_ns);
+    if (e->batching->retire)
+        e->batching->retire(e->batching_self, &victim->req);
+}
+
+/* The first running request, in ranking order, that was refused room and isn't planned. */
+static struct live *needy_request(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->ranking.count; i++) {
+        struct live *live = live_of(e, e->ranking.requests[i]);
+        if (live->refused && !live->planned && live->req.state == LATHE_REQUEST_RUNNING)
+            return live;
+    }
+    return NULL;
+}
+
+static uint32_t running_requests(const struct engine *e)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < e->live_count; i++)
+        n += e->live[i]->state == LATHE_REQUEST_RUNNING;
+    return n;
+}
+
+bool memory_make_room(struct engine *e, int64_t now_ns)
+{
+    struct live *needy = needy_request(e);
+    if (!needy)
+        return false;
+
+    const struct lathe_request *named = e->scheduler->victim(e->scheduler_self, &e->view, &needy->req);
+    struct live *victim = named ? live_of(e, named) : NULL;
+    if (victim && victim->req.state != LATHE_REQUEST_RUNNING)
+        victim = NULL;
+
+    /* Alone in the pool and still short: no victim can help it, now or later. */
+    if (running_requests(e) == 1 && (!victim || victim == needy)) {
+        char why[ERROR_BYTES];
+        snprintf(why, sizeof why,
+                 "out of KV blocks: the pool's %u blocks of %u tokens can't hold its %u tokens; give the kvcache more "
+                 "memory or ask for fewer tokens",
+                 e->geometry.blocks, e->geometry.block_tokens, needy->req.prompt_tokens + needy->req.output_tokens);
+        request_finish(e, needy, LATHE_FINISH_ERROR, why, now_ns);
+        return true;
+    }
+    if (!victim)
+        return false; /* it waits for the others */
+    memory_preempt(e, victim, "out of KV blocks", now_ns);
+    return true;
+}
+
+int memory_reserve(struct engine *e, struct live *live, uint32_t tokens, struct lathe_error *err)
+{
+    int status;
+    if (live->req.state == LATHE_REQUEST_SWAPPED) {
+        status = e->kv->swap_in(e->kv_self, &live->req, &e->ops, err);
+        if (status != LATHE_OK)
+            return status;
+        live->in_kv = true;
+    }
+    return e->kv->reserve(e->kv_self, &live->req, tokens, &e->ops, err);
+}

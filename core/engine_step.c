@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+/* The step loop.
+ *
+ *     begin(now)   expire → rank → plan (preempting if running requests lack room) → reserve
+ *                  → build the message → post the forward          [schedule_ns, reserve_ns]
+ *     finish(at)   wait for the forward → sample → hand out tokens → retire → rows
+ *                                                                  [forward_ns, sample_ns]
+ *
+ * Nothing here allocates, locks, looks up a string or calls the system (a full output
+ * queue skips its request; a full ring waits or drops, as the run chose). */
+#include "engine_internal.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Cancelled requests, and those whose deadline has passed. */
+static void expire(struct engine *e, int64_t now_ns)
+{
+    bool look_at_deadlines = now_ns >= e->next_deadline_ns;
+    int64_t next = INT64_MAX;
+
+    for (uint32_t i = e->live_count; i-- > 0;) { /* backwards: finishing takes it out of the list */
+        struct live *live = live_of(e, e->live[i]);
+        if (atomic_load_explicit(&live->cancelled, memory_order_relaxed))
+            request_finish(e, live, LATHE_FINISH_ABORT, "", now_ns);
+        else if (look_at_deadlines && live->req.deadline_ns <= now_ns)
+            request_finish(e, live, LATHE_FINISH_DEADLINE, "its deadline passed", now_ns);
+        else if (look_at_deadlines && live->req.deadline_ns < next)
+            next = live->req.deadline_ns;
+    }
+    if (look_at_deadlines)
+        e->next_deadline_ns = next;
+}
+
+static void look(struct engine *e, int64_t now_ns)
+{
+    struct lathe_step_view *view = &e->view;
+    view->live_count = e->live_count;
+    view->live = e->live;
+    view->now_ns = now_ns;
+    view->step = e->step + 1;
+    view->waiting = view->running = 0;
+    for (uint32_t i = 0; i < e->live_count; i++) {
+        if (e->live[i]->state == LATHE_REQUEST_RUNNING)
+            view->running++;
+        else
+            view->waiting++;
+    }
+    view->blocks_available = e->kv->blocks_available(e->kv_self);
+}
+
+/* Ask the scheduler; carry out its preemptions; leave out whoever must not run. */
+static int rank(struct engine *e, int64_t now_ns, struct lathe_error *err)
+{
+    struct lathe_ranking *ranking = &e->ranking;
+    ranking->count = ranking->preempt_count = 0;
+    ranking->wake_ns = INT64_MAX;
+    int status = e->scheduler->rank(e->scheduler_self, &e->view, ranking, err);
+    if (status != LATHE_OK)
+        return status;
+    if (ranking->count > ranking->capacity || ranking->preempt_count > ranking->preempt_capacity)
+        return lathe_fail(err, LATHE_EINTERNAL, "scheduler/%s ranked more requests than there is room for",
+                          e->params.parts.scheduler->plugin->name);
+
+    for (uint32_t i = 0; i < ranking->preempt_count; i++)
+        memory_preempt(e, live_of(e, ranking->preempt[i]), "scheduler", now_ns);
+
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < ranking->count; i++) {
+        struct live *live = live_of(e, ranking->requests[i]);
+        if (live->req.state == LATHE_REQUEST_FINISHED)
+            return lathe_fail(err, LATHE_EINTERNAL, "scheduler/%s ranked request %" PRIu64 ", which has finished",
+                              e->params.parts.scheduler->plugin->name, live->req.id);
+        if (!request_reader_is_behind(e, live)) /* a slow reader holds up itself only */
+            ranking->requests[kept++] = &live->req;
+    }
+    ranking->count = kept;
+    return LATHE_OK;
+}
+
+/* A plan is the plugin's word: check it before anything is built on it. */
+static int check_plan(struct engine *e, struct lathe_error *err)
+{
+    const char *name = e->params.parts.batching->plugin->name;
+    uint64_t rows = 0;
+
+    if (e->plan.count > e->plan.capacity)
+        return lathe_fail(err, LATHE_EINTERNAL, "batching/%s planned %u entries, there is room for %u", name,
+                          e->plan.count, e->plan.capacity);
+    for (uint32_t i = 0; i < e->plan.count; i++) {
+        const struct lathe_plan_entry *entry = &e->plan.entries[i];
+        rows += (uint64_t)entry->tokens + entry->padding;
+        if (!entry->request)
+            continue;
+        struct live *live = live_of(e, entry->request);
+        if (live->planned || entry->tokens == 0 || entry->tokens > lathe_request_pending(&live->req) ||
+            live->req.state == LATHE_REQUEST_FINISHED)
+            return lathe_fail(err, LATHE_EINTERNAL,
+                              "batching/%s planned %u tokens of request %" PRIu64 ", which has %u pending%s", name,
+                              entry->tokens, live->req.id, lathe_request_pending(&live->req),
+                              live->planned ? " and was planned already" : "");
+        live->planned = true;
+    }
+    if (rows > e->params.batch_tokens)
+        return lathe_fail(err, LATHE_EINTERNAL, "batching/%s planned %" PRIu64 " rows, the budget is %u", name, rows,
+                          e->params.batch_tokens);
+    return LATHE_OK;
+}
+
+/* Fill the plan, preempting until no running request that should go lacks room. */
+static int fill(struct engine *e, int64_t now_ns, struct lathe_error *err)
+{
+    for (uint32_t tries = 0; tries <= e->params.max_requests; tries++) {
+        e->plan.count = 0;
+        e->plan.wake_ns = INT64_MAX;
+        e->promised_blocks = 0;
+        for (uint32_t i = 0; i < e->ranking.count; i++) {
+            struct live *live = live_of(e, e->ranking.requests[i]);
+            live->planned = live->refused = false;
+        }
+        memory_admit_ranked(e);
+        int status = e->batching->fill(e->batching_self, &e->view, &e->ranking, &e->plan, err);
+        if (status != LATHE_OK || (status = check_plan(e, err)) != LATHE_OK)
+            return status;
+        if (!memory_make_room(e, now_ns))
+            break;
+        look(e, now_ns);
+        if ((status = rank(e, now_ns, err)) != LATHE_OK)
+            return status;
+    }
+    return LATHE_OK;
+}
+
+/* Nothing could be planned although nothing runs and nobody waits for a time: whoever is
+ * first can never get room, and would wait forever. */
+static bool fail_hopeless(struct engine *e, int64_t now_ns)
+{
+    if (e->ranking.count == 0 || e->ranking.wake_ns != INT64_MAX || e->plan.wake_ns != INT64_MAX || e->view.running > 0)
+        return false;
+    for (uint32_t i = 0; i < e->ranking.count; i++) {
+        struct live *live = live_of(e, e->ranking.requests[i]);
+        if (!live->refused)
+            continue;
+        char why[ERROR_BYTES];
+        snprintf(why, sizeof why,
+                 "out of KV blocks: %u tokens need more than the pool's %u blocks of %u tokens; give the kvcache more "
+                 "memory or shorten the prompt",
+                 live->req.prompt_tokens + live->req.output_tokens, e->geometry.blocks, e->geometry.block_tokens);
+        request_finish(e, live, LATHE_FINISH_ERROR, why, now_ns);
+        return true;
+    }
+    return false;
+}
+
+/* The plan becomes entries with room in the pool. What turns out to have none after all
+ * (the kvcache broke its promise) is left out of this step. */
+static void reserve(struct engine *e, int64_t now_ns)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < e->plan.count; i++) {
+        const struct lathe_plan_entry *planned = &e->plan.entries[i];
+        struct step_entry *entry = &e->entries[count];
+        struct lathe_error err;
+
+        *entry = (struct step_entry){ .tokens = planned->tokens, .padding = planned->padding };
+        if (planned->request) {
+            struct live *live = live_of(e, planned->request);
+            if (memory_reserve(e, live, live->req.computed_tokens + planned->tokens, &err) != LATHE_OK) {
+                live->planned = false;
+                continue;
+            }
+            entry->live = live;
+            entry->first = live->req.computed_tokens;
+            entry->prefill = !lathe_request_decoding(&live->req);
+            if (live->req.state != LATHE_REQUEST_RUNNING) {
+                if (live->req.admitted_ns < 0)
+                    live->req.admitted_ns = now_ns;
+                request_enter(e, live, LATHE_REQUEST_RUNNING, "admitted", now_ns);
+            }
+        }
+        count++;
+    }
+    e->entry_count = count;
+}
+
+int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns, struct lathe_error *err)
+{
+    struct record_step *row = &e->row;
+    int status;
+
+    if (e->started)
+        return lathe_fail(err, LATHE_ESTATE, "the engine's step %" PRIu64 " must be finished first", e->step);
+    *state = ENGINE_IDLE;
+    *until_ns = INT64_MAX;
+    row->start_ns = now_ns;
+
+    expire(e, now_ns);
+    do {
+        if (e->live_count == 0)
+            return LATHE_OK;
+        look(e, now_ns);
+        if ((status = rank(e, now_ns, err)) != LATHE_OK || (status = fill(e, now_ns, err)) != LATHE_OK)
+            return status;
+        memory_release_unplanned(e);
+    } while (e->plan.count == 0 && fail_hopeless(e, now_ns));
+
+    if (e->plan.count == 0) {
+        *until_ns = e->plan.wake_ns < e->ranking.wake_ns ? e->plan.wake_ns : e->ranking.wake_ns;
+        if (e->next_deadline_ns < *until_ns)
+            *until_ns = e->next_deadline_ns;
+        return LATHE_OK;
+    }
+    message_fit_probes(e);
+    int64_t scheduled = clock_now(e->clock);
+    row->schedule_ns = scheduled - now_ns;
+
+    reserve(e, now_ns);
+    if (e->entry_count == 0)
+        return lathe_fail(err, LATHE_EINTERNAL, "kvcache/%s promised room and then had none",
+                          e->params.parts.kvcache->plugin->name);
+    if ((status = message_build_forward(e, err)) != LATHE_OK)
+        return status;
+    int64_t reserved = clock_now(e->clock);
+    row->reserve_ns = reserved - scheduled;
+    row->forward_ns = reserved; /* until finish: when it began */
+
+    e->step++;
+    e->started = true;
+    status = e->bus->post(e->bus_self, e->forward, e->forward_in, e->forward_out, &e->ticket, err);
+    if (status != LATHE_OK) {
+        e->started = false;
+        return status;
+    }
+    *state = ENGINE_STARTED;
+    *until_ns = now_ns;
+    return LATHE_OK;
+}
+
+/* The step's own row, and one for each request in it. */
+static void record_rows(struct engine *e, int64_t end_ns)
+{
+    struct record_step *row = &e->row;
+    struct lathe_kv_usage usage;
+
+    e->kv->usage(e->kv_self, &usage);
+    e->stats.kv.total = usage.blocks_total;
+    e->stats.kv.used = usage.blocks_used;
+    e->stats.kv.cached = usage.blocks_cached;
+    e->stats.kv.shared = usage.blocks_shared;
+    if (!e->producer)
+        return;
+    row->id = (int64_t)e->step;
+    row->replica = e->params.replica;
+    row->end_ns = end_ns;
+    row->requests = 0;
+    row->prefill_tokens = row->decode_tokens = row->padding_tokens = 0;
+    row->decode_context_tokens = row->prefill_token_context = 0;
+    row->waiting = e->view.waiting;
+    row->kv_blocks_used = usage.blocks_used;
+    row->kv_blocks_total = usage.blocks_total;
+    for (uint32_t i = 0; i < e->entry_count; i++) {
+        const struct step_entry *entry = &e->entries[i];
+        row->padding_tokens += entry->padding;
+        if (!entry->live)
+            continue;
+        row->requests++;
+        if (entry->prefill) {
+            row->prefill_tokens += entry->tokens;
+            row->prefill_token_context +=
+                (int64_t)entry->tokens * entry->first + (int64_t)entry->tokens * (entry->tokens - 1) / 2;
+        } else {
+            row->decode_tokens += entry->tokens;
+            row->decode_context_tokens += entry->first + entry->tokens;
+        }
+        struct record_step_request request = {
+            .step_id = (int64_t)e->step,
+            .request_id = (int64_t)entry->live->req.id,
+            .first_position = entry->first,
+            .tokens = entry->tokens,
+            .context = (int64_t)entry->first + entry->tokens,
+            .kv_blocks = (entry->first + entry->tokens + e->geometry.block_tokens - 1) / e->geometry.block_tokens,
+        };
+        memcpy(request.phase, entry->prefill ? "prefill" : "decode", entry->prefill ? 8 : 7);
+        record_step_request(e->producer, &request);
+    }
+    record_step(e->producer, row);
+}
+
+int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
+{
+    if (!e->started)
+        return lathe_fail(err, LATHE_ESTATE, "no step is under way");
+    e->started = false;
+
+    struct lathe_error why;
+    int status = e->bus->wait(e->bus_self, e->ticket, -1, &why);
+    int64_t forwarded = clock_now(e->clock);
+    e->row.forward_ns = forwarded - e->row.forward_ns;
+    e->row.sample_ns = 0;
+    if (e->attention)
+        record_attention_commit(e->producer, status == LATHE_OK ? e->forward_out->attention_bytes : 0, (int64_t)e->step);
+
+    if (status == LATHE_OK) {
+        for (uint32_t i = 0; i < e->entry_count; i++) {
+            struct step_entry *entry = &e->entries[i];
+            if (!entry->live)
+                continue;
+            struct lathe_request *req = &entry->live->req;
+            req->computed_tokens += entry->tokens;
+            e->kv->filled(e->kv_self, req, req->computed_tokens);
+            if (e->scheduler->progress)
+                e->scheduler->progress(e->scheduler_self, req, entry->tokens);
+            if (entry->prefill)
+                e->stats.prompt_tokens += entry->tokens;
+        }
+        status = message_sample(e, &why);
+    }
+    int64_t sampled = clock_now(e->clock);
+    e->row.sample_ns = sampled - forwarded;
+    if (sampled < at_ns)
+        sampled = at_ns; /* virtual time: not before the step's end */
+    e->stats.steps++;
+    record_rows(e, sampled);
+
+    /* A failing forward fails those who were in it, not the engine. */
+    for (uint32_t i = 0, row = 0; i < e->entry_count; i++) {
+        struct step_entry *entry = &e->entries[i];
+        if (!entry->live)
+            continue;
+        if (status != LATHE_OK) {
+            char text[ERROR_BYTES];
+            snprintf(text, sizeof text, "step %" PRIu64 " failed: %.150s", e->step, why.message);
+            request_finish(e, entry->live, LATHE_FINISH_ERROR, text, sampled);
+        } else if (entry->samples) {
+            const struct lathe_sampled *s =
+                LATHE_SPAN(const struct lathe_sampled, e->sample_out, e->sample_out->sampled);
+            request_token(e, entry->live, s[row++], sampled);
+        }
+    }
+    return LATHE_OK;
+}
+
+int engine_step(struct engine *e, int *state, int64_t *until_ns, struct lathe_error *err)
+{
+    int status = engine_begin(e, clock_now(e->clock), state, until_ns, err);
+    if (status != LATHE_OK || *state != ENGINE_STARTED)
+        return status;
+    clock_wait_until(e->clock, *until_ns);
+    return engine_finish(e, *until_ns, err);
+}
