@@ -22,18 +22,17 @@ static uint32_t or_default(uint32_t value, uint32_t otherwise)
 static int add_service(struct engine *e, const char *name, const struct lathe_service_method *methods, uint32_t count,
                        const struct instance *instance, struct lathe_error *err)
 {
-    struct lathe_service service = { .size = sizeof service,
-                                     .method_count = count,
-                                     .name = name,
-                                     .methods = methods,
-                                     .concurrency = instance->plugin->concurrency,
-                                     .workers = 1 };
-    int status = e->bus->add_service(e->bus_self, &service, err);
+    struct lathe_service *service = &e->service[e->services]; /* the bus borrows it */
+    *service = (struct lathe_service){ .size = sizeof *service,
+                                       .method_count = count,
+                                       .name = name,
+                                       .methods = methods,
+                                       .concurrency = instance->plugin->concurrency,
+                                       .workers = 1 };
+    int status = e->bus->add_service(e->bus_self, service, err);
     e->services += status == LATHE_OK;
     return status;
 }
-
-static const char *const service_names[] = { "tokenizer", "model", "sampler" };
 
 static int add_services(struct engine *e, struct lathe_error *err)
 {
@@ -344,7 +343,7 @@ void engine_close(struct engine *e)
         if (messages[i])
             e->bus->give_back(e->bus_self, messages[i]);
     while (e->services > 0)
-        e->bus->remove_service(e->bus_self, service_names[--e->services], &ignored);
+        e->bus->remove_service(e->bus_self, e->service[--e->services].name, &ignored);
     if (e->model_context)
         e->model->context_destroy(e->model_context);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -387,7 +386,13 @@ int engine_swap_scheduler(struct engine *e, struct instance *next, struct lathe_
 
 void engine_get_stats(const struct engine *e, struct engine_stats *stats)
 {
+    struct lathe_kv_usage usage;
+    e->kv->usage(e->kv_self, &usage);
     *stats = e->stats;
+    stats->kv.total = usage.blocks_total;
+    stats->kv.used = usage.blocks_used;
+    stats->kv.cached = usage.blocks_cached;
+    stats->kv.shared = usage.blocks_shared;
     stats->live = e->live_count;
     stats->waiting = stats->running = 0;
     for (uint32_t i = 0; i < e->live_count; i++) {

@@ -88,7 +88,8 @@ struct engine {
     void *bus_self;
     const struct lathe_endpoint *encode, *decode, *forward, *sample;
     struct lathe_service_method tokenizer_methods[4], model_methods[2], sampler_methods[1];
-    unsigned services; /* how many were added to the bus */
+    struct lathe_service service[3];
+    unsigned services; /* how many of them were added to the bus */
 
     struct lathe_kv_geometry geometry;
     struct lathe_probe *probes;

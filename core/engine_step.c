@@ -242,13 +242,9 @@ static void record_rows(struct engine *e, int64_t end_ns)
     struct record_step *row = &e->row;
     struct lathe_kv_usage usage;
 
-    e->kv->usage(e->kv_self, &usage);
-    e->stats.kv.total = usage.blocks_total;
-    e->stats.kv.used = usage.blocks_used;
-    e->stats.kv.cached = usage.blocks_cached;
-    e->stats.kv.shared = usage.blocks_shared;
     if (!e->producer)
         return;
+    e->kv->usage(e->kv_self, &usage);
     row->id = (int64_t)e->step;
     row->replica = e->params.replica;
     row->end_ns = end_ns;
