@@ -15,7 +15,9 @@ static const char *const finish_names[] = { "", "stop", "length", "abort", "erro
 
 static void copy_name(char *to, size_t capacity, const char *from)
 {
-    snprintf(to, capacity, "%s", from ? from : "");
+    size_t bytes = from ? strnlen(from, capacity - 1) : 0;
+    memcpy(to, from ? from : "", bytes);
+    to[bytes] = '\0';
 }
 
 struct live *engine_find(const struct engine *e, uint64_t id)
