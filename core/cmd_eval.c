@@ -58,15 +58,6 @@ static int read_tokens(const struct arguments *a, int32_t **ids, size_t *count, 
     return status;
 }
 
-static int check_ids(const struct arguments *a, const int32_t *ids, size_t count, struct lathe_error *err)
-{
-    for (size_t i = 0; i < count; i++)
-        if (ids[i] < 0 || (uint32_t)ids[i] >= a->stages.info.vocab_tokens)
-            return lathe_fail(err, LATHE_ERANGE, "token %d at position %zu is outside the vocabulary of %u", ids[i], i,
-                              a->stages.info.vocab_tokens);
-    return 0;
-}
-
 static int run(struct arguments *a, struct lathe_error *err)
 {
     struct score_likelihood result;
@@ -74,7 +65,7 @@ static int run(struct arguments *a, struct lathe_error *err)
     int32_t *ids = NULL;
     size_t count = 0;
     int status = score_stages_open(&a->stages, a->ids ? 0 : 2, err);
-    if (status || (status = read_tokens(a, &ids, &count, err)) || (status = check_ids(a, ids, count, err)))
+    if (status || (status = read_tokens(a, &ids, &count, err)) || (status = score_check_ids(&a->stages, ids, count, err)))
         goto end;
     long most = (long)a->stages.info.context_tokens;
     if (!a->context)

@@ -86,7 +86,8 @@ static int run(struct arguments *a, struct lathe_error *err)
     int32_t *ids = NULL;
     size_t count = 0;
     int status = score_stages_open(&a->stages, a->ids ? 1 : 2, err);
-    if (status || (status = prompt_ids(a, &ids, &count, err)))
+    if (status || (status = prompt_ids(a, &ids, &count, err)) ||
+        (status = score_check_ids(&a->stages, ids, count, err)))
         goto end;
     if (count > a->stages.info.context_tokens) {
         status = lathe_fail(err, LATHE_ERANGE, "the prompt has %zu tokens; the model's context holds %u", count,

@@ -67,6 +67,8 @@ int score_stages_set(struct score_stages *stages, const char *text, struct lathe
 int score_stages_open(struct score_stages *stages, int want_tokenizer, struct lathe_error *err);
 void score_stages_close(struct score_stages *stages);
 
+/* All inside the model's vocabulary? */
+int score_check_ids(const struct score_stages *stages, const int32_t *ids, size_t count, struct lathe_error *err);
 /* Ids from "1,2,3", "[1, 2, 3]", or, for "-", the same from stdin. *ids is malloc'd. */
 int score_parse_ids(const char *text, int32_t **ids, size_t *count, struct lathe_error *err);
 /* A whole file, or stdin for "-"; malloc'd, NUL-terminated. */

@@ -120,6 +120,15 @@ int score_read_file(const char *path, char **text, size_t *bytes, struct lathe_e
     return 0;
 }
 
+int score_check_ids(const struct score_stages *stages, const int32_t *ids, size_t count, struct lathe_error *err)
+{
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= stages->info.vocab_tokens)
+            return lathe_fail(err, LATHE_ERANGE, "token %d, number %zu of the prompt, is outside the vocabulary of %u", ids[i],
+                              i + 1, stages->info.vocab_tokens);
+    return 0;
+}
+
 int score_parse_ids(const char *text, int32_t **ids, size_t *count, struct lathe_error *err)
 {
     char *input = NULL;

@@ -92,7 +92,9 @@ struct lathe_slice {
     uint32_t block_first, block_count;   /* blocks[]: its block table */
     uint32_t output_first, output_count; /* outputs[]: row numbers within the slice, ascending */
     uint32_t kept_first, kept_count;     /* kept[]: positions that may be looked at, ascending;
-                                            none: all. A model may refuse (LATHE_EUNSUPPORTED) */
+                                            none: all. The slice's own rows see each other
+                                            whether listed or not; blocks without a kept position
+                                            may be −1. A model may refuse (LATHE_EUNSUPPORTED) */
     uint32_t probe;                      /* index into probes[], or LATHE_NO_PROBE */
     int32_t adapter;                     /* −1: none */
 };

@@ -14,8 +14,15 @@
 static const char *golden_model_path(void)
 {
     static char path[1024];
-    const char *folder = getenv("LATHE_MODELS");
-    snprintf(path, sizeof path, "%s/smollm2-135m.gguf", folder ? folder : TEST_SOURCE "/models");
+    const char *folders = getenv("LATHE_MODELS"); /* separated by colons */
+    while (folders && *folders) {
+        int n = (int)strcspn(folders, ":");
+        snprintf(path, sizeof path, "%.*s/smollm2-135m.gguf", n, folders);
+        if (access(path, R_OK) == 0)
+            return path;
+        folders += n + (folders[n] == ':');
+    }
+    snprintf(path, sizeof path, "%s", TEST_SOURCE "/models/smollm2-135m.gguf");
     if (access(path, R_OK) == 0)
         return path;
     printf("skipped: %s is not there (scripts/quickstart.sh fetches it)\n", path);
