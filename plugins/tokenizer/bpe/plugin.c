@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* tokenizer/bpe: what the host sees. The steps and their files stand in bpe.h. */
 #include "bpe.h"
-#include "template.h"
 
 #include <string.h>
+
+#include <jinja/jinja.h>
 
 enum { OPT_PATH };
 
@@ -103,7 +104,7 @@ static int bpe_apply_template(void *self, const void *in_, void *out_, struct la
                           (unsigned long long)out->head.capacity, sizeof *out);
     if (!lathe_span_check(&in->head, in->messages, 1, 1) || !lathe_span_check(&in->head, in->source, 1, 1))
         return lathe_fail(err, LATHE_EINVAL, "found messages or template outside of the message, expected spans within it");
-    struct template_job job = {
+    struct jinja_job job = {
         .source = in->source.count ? LATHE_SPAN(const char, in, in->source) : v->chat_template,
         .source_bytes = in->source.count ? in->source.count : v->template_bytes,
         .messages = LATHE_SPAN(const char, in, in->messages),
@@ -122,7 +123,7 @@ static int bpe_apply_template(void *self, const void *in_, void *out_, struct la
         job.eos = (const char *)v->bytes + v->tokens[v->eos].at;
         job.eos_bytes = v->tokens[v->eos].count;
     }
-    int rc = template_render(v->host, &job, err);
+    int rc = jinja_render(v->host, &job, err);
     out->needed = job.written;
     out->text = (struct lathe_span){0, 0};
     out->head.bytes = sizeof *out;

@@ -1,1 +1,1 @@
-target_link_libraries(${target} PRIVATE lathe_gguf lathe_utf8 PkgConfig::JANSSON)
+target_link_libraries(${target} PRIVATE lathe_gguf lathe_utf8 lathe_jinja)

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* Chat templates: a bounded subset of Jinja, as Hugging Face's models use it. */
-#ifndef BPE_TEMPLATE_H
-#define BPE_TEMPLATE_H
+/* Chat templates: a bounded subset of Jinja 2, as Hugging Face's models use it. What it is made of
+ * stands in internal.h. */
+#ifndef LATHE_JINJA_H
+#define LATHE_JINJA_H
 
 #include <stddef.h>
 
 #include <lathe/host.h>
 
-struct template_job {
+struct jinja_job {
     const char *source;   /* the template */
     size_t source_bytes;
     const char *messages; /* a JSON array */
@@ -23,6 +24,6 @@ struct template_job {
 /* LATHE_EFORMAT: the template is no Jinja or doesn't fit the messages; LATHE_EUNSUPPORTED: a
  * part of Jinja that isn't done here; LATHE_EINVAL: the messages, or the template raised an
  * exception; LATHE_ERANGE: more steps, depth or memory than a template may take; LATHE_EFULL. [worker] */
-int template_render(const struct lathe_host *host, struct template_job *job, struct lathe_error *err);
+int jinja_render(const struct lathe_host *host, struct jinja_job *job, struct lathe_error *err);
 
 #endif

@@ -1,0 +1,1 @@
+target_link_libraries(${target} PUBLIC PkgConfig::JANSSON PRIVATE lathe_utf8 m)
