@@ -110,6 +110,11 @@ static int run(struct lua_lathe *lathe, int count, char **values, struct lathe_e
     lua_State *L = lua_lathe_open(lathe, err);
     if (L) {
         push_arguments(L, lathe->script, count, values);
+        if (lathe->help) {
+            if (lathe->question)
+                printf("%s\n\n", lathe->question);
+            printf("usage: lathe run %s [-- options]\n\n", lathe->script);
+        }
         lua_interrupt_watch(L);
         status = run_script(L, lathe->script, err);
         interrupt_unwatch();

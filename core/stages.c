@@ -147,12 +147,14 @@ int overrides_add(struct stage_overrides *overrides, const char *word, struct la
 
     struct option_setting settings[64];
     size_t count = 0;
-    char *name = NULL, *text = strdup(equals + 1);
+    bool same = equals[1] == ':'; /* the name stays; settings_parse wants one */
+    char *name = NULL, *text = malloc(strlen(equals + 1) + 2);
     if (!text)
         return no_memory(err);
+    sprintf(text, "%s%s", same ? "_" : "", equals + 1);
     int status = settings_parse(text, &name, settings, sizeof settings / sizeof settings[0], &count, err);
     struct stage *stage = &overrides->stages[kind];
-    if (!status && name && *name && (!stage->name || strcmp(stage->name, name))) {
+    if (!status && !same && (!stage->name || strcmp(stage->name, name))) {
         clear_settings(stage); /* another plugin: what was set belonged to the one before */
         status = stage_choose(stage, kind, name, err);
     }

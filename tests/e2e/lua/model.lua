@@ -20,7 +20,7 @@ t.fails(function() model:encode("x", { speical = true }) end, "there is no field
 t.fails(function() model:template "hello" end, "takes messages")
 
 -- wrong descriptions
-t.fails(function() lathe.model { "tiny", layrs = 2 } end, "layrs", "did you mean \"layers\"")
+t.fails(function() lathe.model { "tiny", layrs = 2 } end, "layrs", "did you mean", "layers")
 t.fails(function() lathe.model { "tiny", layers = "many" } end, "layers", "many")
 t.fails(function() lathe.model { "tiny", layers = 1000 } end, "layers", "1000")
 t.fails(function() lathe.model { "tiny", layers = {} } end, "option \"layers\"", "a table")

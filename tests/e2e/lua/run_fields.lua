@@ -22,7 +22,7 @@ t.fails(function() lathe.run { model = model, workload = {} } end, "no requests"
 t.fails(function() lathe.run { model = model, workload = load, trace = false, scheduler = "fcsf" } end, "fcsf", "fcfs")
 t.fails(function() lathe.run { model = model, workload = load, trace = false, scheduler = 3 } end, "lathe.run: scheduler", "not 3")
 t.fails(function() lathe.run { model = model, workload = load, trace = false, kvcache = { "paged", block_tokns = 8 } } end,
-  "block_tokns", "did you mean \"block_tokens\"")
+  "block_tokns", "did you mean", "block_tokens")
 t.fails(function() lathe.run { model = model, workload = load, trace = false, kvcache = { "paged", block_tokens = -1 } } end, "block_tokens", "-1")
 t.fails(function() lathe.run { model = model, workload = load, trace = false, kvcache = { "paged", block_tokens = 1.5 } } end, "block_tokens", "1.5")
 
