@@ -29,7 +29,9 @@ struct lua_handle {
 
 static int handle_close(lua_State *L)
 {
-    struct lua_handle *handle = lua_touserdata(L, 1);
+    struct lua_handle *handle = luaL_testudata(L, 1, LUA_LATHE_RUN);
+    if (!handle)
+        handle = luaL_checkudata(L, 1, LUA_LATHE_SQL);
     if (handle->open) {
         sqlite3_close(handle->connection);
         run_requests_free(handle->requests, handle->count);

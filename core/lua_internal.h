@@ -44,6 +44,7 @@ struct lua_lathe {
     bool help;            /* describe the options, run nothing */
     bool stopped;         /* --help has said all there is: the error that ended the script is none */
     bool usage;           /* the error is about the script's options: status 2 */
+    size_t memory_left;   /* bytes that the state may still take */
     char library[4096];   /* where the Lua library lies: its frames are not the caller */
 };
 

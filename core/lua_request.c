@@ -115,6 +115,21 @@ static void read_prompt(lua_State *L, int request, int job_index, const struct r
                  given ? "several" : "none");
 }
 
+/* A wish that the sampler has no option for would be ignored, and the reader never told. */
+static void check_wishes(lua_State *L, int table, const char *what, const struct instance *sampler)
+{
+    const struct lathe_plugin *plugin = sampler->plugin;
+    for (size_t i = 0; sampling_fields[i]; i++) {
+        bool given = lua_getfield(L, table, sampling_fields[i]) != LUA_TNIL, known = !strcmp(sampling_fields[i], "seed");
+        lua_pop(L, 1);
+        for (uint32_t j = 0; j < plugin->option_count && !known; j++)
+            known = !strcmp(plugin->options[j].name, sampling_fields[i]);
+        if (given && !known)
+            lua_fail(L, "%s: sampler \"%s\" knows no \"%s\": choose another with lathe.run { sampler = … }", what,
+                     plugin->name, sampling_fields[i]);
+    }
+}
+
 static void read_sampling(lua_State *L, int request, int job_index, const struct run_job *job, const char *what,
                           struct engine_submit *submit)
 {
@@ -129,6 +144,7 @@ static void read_sampling(lua_State *L, int request, int job_index, const struct
     int table = lua_gettop(L);
     snprintf(inner, sizeof inner, "%s: sampling", what);
     lua_check_fields(L, table, inner, sampling_fields, 0);
+    check_wishes(L, table, inner, job->parts.sampler);
     struct lathe_sampling *s = keep(L, job_index, sizeof *s);
     const struct lathe_sampler_api *api = job->parts.sampler->api;
     if (api->defaults(job->parts.sampler->self, s, &err))

@@ -219,12 +219,31 @@ static int setup(lua_State *L)
     return 0;
 }
 
+/* Half of the machine's memory is the script's at most: a slip such as ("x"):rep(1e11) is then an
+ * error at its line, and not the end of the process. `user` is what is left, in bytes. */
+static void *allocate(void *user, void *memory, size_t before, size_t bytes)
+{
+    size_t *left = user;
+    size_t held = memory ? before : 0; /* `before` is a type tag for new blocks */
+    if (bytes > held && bytes - held > *left)
+        return NULL;
+    void *result = NULL;
+    if (bytes == 0)
+        free(memory);
+    else if (!(result = realloc(memory, bytes)))
+        return NULL;
+    *left += held;
+    *left -= bytes;
+    return result;
+}
+
 lua_State *lua_lathe_open(struct lua_lathe *lathe, struct lathe_error *err)
 {
     char scripts[4000];
     if (product_path("scripts", scripts, sizeof scripts, err))
         return NULL;
-    lua_State *L = luaL_newstate();
+    lathe->memory_left = (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE);
+    lua_State *L = lua_newstate(allocate, &lathe->memory_left);
     if (!L) {
         lathe_fail(err, LATHE_ENOMEM, "no memory left for a Lua state");
         return NULL;

@@ -42,7 +42,10 @@ t.fails(function() lathe.run { model = model, workload = { { prompt = "x", at = 
 t.fails(function() lathe.run { model = model, workload = { { prompt = "x", max_tokens = 0 } } } end, "\"max_tokens\" is 0")
 t.fails(function() lathe.run { model = model, workload = { { prompt = "x", max_tokens = 1 << 40 } } } end, "\"max_tokens\"")
 t.fails(function() lathe.run { model = model, workload = { { prompt = "x", sampling = { temprature = 1 } } } } end, "did you mean \"temperature\"?")
-t.fails(function() lathe.run { model = model, workload = { { prompt = "x", sampling = { temperature = 0 / 0 } } } } end, "temperature")
+t.fails(function() lathe.run { model = model, workload = { { prompt = "x", sampling = { temperature = 1 } } } } end,
+  "sampler \"greedy\" knows no \"temperature\"")
+t.fails(function() lathe.run { model = model, sampler = "topp", workload = { { prompt = "x", sampling = { temperature = 0 / 0 } } } } end,
+  "temperature")
 t.fails(function() lathe.run { model = model, workload = { { prompt = "x", slo = { ttft = "soon" } } } } end, "\"ttft\"")
 t.fails(function() lathe.run { model = model, workload = { { prompt = "x", tenant = ("t"):rep(64) } } } end, "63 bytes")
 t.fails(function() lathe.run { model = model, workload = { { tokens = { 1, "a" } } } } end, "element 2")
