@@ -30,6 +30,17 @@ static int check_spans(const struct lathe_forward_in *in, struct lathe_error *er
     return 0;
 }
 
+/* An empty span's offset means nothing and isn't looked at; nor is an empty region's. */
+static const void *elements(const struct lathe_forward_in *in, struct lathe_span span)
+{
+    return span.count ? LATHE_SPAN(const void, in, span) : NULL;
+}
+
+static void *region(struct lathe_forward_out *out, struct lathe_region region)
+{
+    return region.bytes ? (void *)((uintptr_t)out + (uintptr_t)region.offset) : NULL;
+}
+
 static int inside(uint32_t first, uint32_t count, uint64_t total)
 {
     return (uint64_t)first + count <= total;
@@ -217,19 +228,19 @@ int forward_batch_check(const struct forward_limits *limits, const struct lathe_
     if (in->slices.count > limits->params.batch_slices)
         return lathe_fail(err, LATHE_ERANGE, "forward: %" PRIu64 " slices; the context was made for %u", in->slices.count,
                           limits->params.batch_slices);
-    b->ops = LATHE_SPAN(const struct lathe_kv_op, in, in->kv_ops);
-    b->slices = LATHE_SPAN(const struct lathe_slice, in, in->slices);
-    b->tokens = LATHE_SPAN(const int32_t, in, in->tokens);
-    b->blocks = LATHE_SPAN(const int32_t, in, in->blocks);
-    b->kept = LATHE_SPAN(const int32_t, in, in->kept);
-    b->outputs = LATHE_SPAN(const uint32_t, in, in->outputs);
-    b->probes = LATHE_SPAN(const struct lathe_probe, in, in->probes);
+    b->ops = elements(in, in->kv_ops);
+    b->slices = elements(in, in->slices);
+    b->tokens = elements(in, in->tokens);
+    b->blocks = elements(in, in->blocks);
+    b->kept = elements(in, in->kept);
+    b->outputs = elements(in, in->outputs);
+    b->probes = elements(in, in->probes);
     b->op_count = in->kv_ops.count;
     b->slice_count = (uint32_t)in->slices.count;
     b->row_count = b->probed_rows = 0;
-    b->logits = LATHE_REGION(float, out, out->logits);
-    b->hidden = LATHE_REGION(float, out, out->hidden);
-    b->attention = LATHE_REGION(unsigned char, out, out->attention);
+    b->logits = region(out, out->logits);
+    b->hidden = region(out, out->hidden);
+    b->attention = region(out, out->attention);
 
     uint64_t attention = 0, logits_rows = 0, hidden_rows = 0, outputs = 0;
     uint64_t room = ((uintptr_t)b->attention & 7) ? 0 : out->attention.bytes;

@@ -58,9 +58,9 @@ static void few_products_are_sums_of_products(void **state)
                         for (size_t r = 0; r < m; r++)
                             for (size_t j = 0; j < 8; j++) {
                                 double sum = add ? before[r * 8 + j] : 0, size = 1;
-                                for (size_t i = 0; i < k; i++) {
-                                    sum += (double)x[r * MOST + i] * w[j * MOST + i] * (j < n);
-                                    size += fabs((double)x[r * MOST + i] * w[j * MOST + i]) * (j < n);
+                                for (size_t i = 0; i < k && j < n; i++) {
+                                    sum += (double)x[r * MOST + i] * w[j * MOST + i];
+                                    size += fabs((double)x[r * MOST + i] * w[j * MOST + i]);
                                 }
                                 near("few", all[s]->name, y[r * 8 + j], j < n ? sum : before[r * 8 + j], size * 2e-6);
                             }
