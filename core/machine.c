@@ -19,7 +19,7 @@
 /* The value behind `key : ` in /proc/cpuinfo; "" if it isn't there. */
 static void cpu_field(const char *key, char *value, size_t capacity)
 {
-    char line[1024];
+    char line[8192]; /* the flags of one processor are about 2,000 bytes */
     value[0] = '\0';
     FILE *file = fopen("/proc/cpuinfo", "r");
     while (file && fgets(line, sizeof line, file)) {

@@ -14,5 +14,7 @@ t.equal(arg[0]:match "[^/]+$", "strict.lua")
 
 -- what would take too much is an error
 t.truth(not pcall(function() return ("x"):rep(1 << 50) end), "a text of a petabyte")
-local function forever(n) return 1 + forever(n + 1) end
-t.fails(function() return (forever(1)) end, "stack overflow")
+t.fails(function()
+  local function forever(n) return 1 + forever(n + 1) end
+  return (forever(1))
+end, "stack overflow")
