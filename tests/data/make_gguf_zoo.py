@@ -35,6 +35,7 @@ CHATML = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\
 SMALL = dict(arch="llama", layers=2, hidden=64, heads=4, kv_heads=2, head_size=16, ffn=96, base=10000.0, eps=1e-5,
              tied=True, type=T.F16)
 WIDE = dict(SMALL, layers=1, hidden=256, heads=8, kv_heads=1, head_size=32, ffn=256)      # K-quants want rows of 256
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
 ZOO = {
     **{"llama-" + t.name.lower(): dict(SMALL, type=t) for t in (T.F32, T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0,
@@ -44,6 +45,7 @@ ZOO = {
     "llama-mqa-base": dict(SMALL, kv_heads=1, base=500000.0),
     "llama-rope-linear": dict(SMALL, rope=dict(rope_type="linear", factor=4.0)),
     "llama-rope-freqs": dict(SMALL, rope=LLAMA3),
+    "llama-rope-yarn": dict(SMALL, rope=YARN),
     "llama-key-length": dict(SMALL, head_size=24),                                          # heads * head_size is not hidden
     "qwen2-q8_0": dict(SMALL, arch="qwen2", base=1000000.0, eps=1e-6, type=T.Q8_0),
     "qwen2-f16": dict(SMALL, arch="qwen2"),
@@ -119,6 +121,10 @@ def write(path, name, c, words):
     if c.get("rope", {}).get("rope_type") == "linear":
         w.add_string(f"{c['arch']}.rope.scaling.type", "linear")
         w.add_float32(f"{c['arch']}.rope.scaling.factor", c["rope"]["factor"])
+    if c.get("rope", {}).get("rope_type") == "yarn":
+        w.add_string(f"{c['arch']}.rope.scaling.type", "yarn")
+        w.add_float32(f"{c['arch']}.rope.scaling.factor", c["rope"]["factor"])
+        w.add_uint32(f"{c['arch']}.rope.scaling.original_context_length", c["rope"]["original_max_position_embeddings"])
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre(pre)
     w.add_token_list(tokens)

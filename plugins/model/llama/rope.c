@@ -37,10 +37,19 @@ static float yarn_pair(float turns, float original, float theta, uint32_t rotate
 static int yarn(struct llama *m, const struct gguf *file, float theta, float factor, struct lathe_error *err)
 {
     uint32_t pairs = m->shape.rotated / 2;
+    uint32_t context;
     float original, fast, slow, attention;
-    int status;
-    if ((status = scaling_f32(file, m, "scaling.original_context_length", (float)m->shape.context, &original, err)) ||
-        (status = scaling_f32(file, m, "scaling.yarn_beta_fast", 32, &fast, err)) ||
+    char key[128];
+    snprintf(key, sizeof key, "%s.rope.scaling.original_context_length", m->architecture);
+    int status = gguf_get_u32(file, key, &context, err);
+    if (status == LATHE_ENOTFOUND)
+        context = m->shape.context;
+    else if (status)
+        return status;
+    if (context == 0)
+        return lathe_fail(err, LATHE_EFORMAT, "%s: %s is 0; a number of tokens is expected", gguf_path(file), key);
+    original = (float)context;
+    if ((status = scaling_f32(file, m, "scaling.yarn_beta_fast", 32, &fast, err)) ||
         (status = scaling_f32(file, m, "scaling.yarn_beta_slow", 1, &slow, err)) ||
         (status = scaling_f32(file, m, "scaling.attn_factor", 1, &attention, err)))
         return status;
