@@ -25,6 +25,11 @@ const char *product_source_folder(void)
     return LATHE_SOURCE_DIR;
 }
 
+const char *product_build_folder(void)
+{
+    return LATHE_BUILD_DIR;
+}
+
 /* The folder of the running program, symlinks resolved. 0 when the system won't say. */
 static int program_folder(char folder[PATH_MAX])
 {

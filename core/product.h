@@ -23,6 +23,7 @@ const char *product_build_type(void); /* "Release" */
 /* 1 when the running program lies in the build tree it was made in; its source tree then. */
 int product_in_build_tree(void);
 const char *product_source_folder(void);
+const char *product_build_folder(void);
 
 /* The `lathe` executable that belongs to the running program (itself, or the one that a test
  * was built beside). 0 or LATHE_ENOTFOUND. */
