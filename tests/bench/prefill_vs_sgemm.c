@@ -54,6 +54,33 @@ static double run(struct fixture *f, struct call *c)
     return now() - start;
 }
 
+/* Summaries of all heads of all rows, on and off in turn: a prefill and a decode at its end. */
+static void probe_cost(struct fixture *f, struct call *c, const int32_t *ids, uint32_t tokens, uint32_t rounds,
+                       const int32_t *blocks)
+{
+    call_attention_room(c, (size_t)(tokens + 1) * (32 + 16ull * f->info.layers * f->info.heads));
+    for (int decode = 0; decode < 2; decode++) {
+        double best[2] = { 1e9, 1e9 };
+        for (uint32_t r = 0; r < 2 * rounds * (decode ? 8 : 1); r++) {
+            call_reset(c);
+            struct lathe_slice *s = call_slice(c, 1, LATHE_SLICE_LOGITS, decode ? (int32_t)tokens - 1 : 0, ids,
+                                               decode ? 1 : tokens, blocks, 128);
+            c->probes[0] = (struct lathe_probe){ .id = 1, .format = LATHE_PROBE_SUMMARY, .recent_window = 64,
+                                                 .last_position = -1, .every = 1 };
+            for (uint32_t i = 0; i < f->info.layers; i++)
+                c->probes[0].layers[i / 64] |= 1ull << i % 64;
+            for (uint32_t i = 0; i < f->info.heads; i++)
+                c->probes[0].heads[i / 64] |= 1ull << i % 64;
+            c->probe_count = 1;
+            s->probe = r % 2 ? 0 : LATHE_NO_PROBE;
+            double took = run(f, c);
+            best[r % 2] = took < best[r % 2] ? took : best[r % 2];
+        }
+        printf("probe         %s %.2f ms without, %.2f ms with summaries of all heads: %.1f %% more\n",
+               decode ? "decode " : "prefill", best[0] * 1e3, best[1] * 1e3, 100 * (best[1] / best[0] - 1));
+    }
+}
+
 int main(int argc, char **argv)
 {
     static struct fixture f;
@@ -108,6 +135,7 @@ int main(int argc, char **argv)
            tokens / forward[0]);
     printf("ratio         best %.1f %%   median %.1f %%\n", 100 * alone[0] / forward[0],
            100 * alone[rounds / 2] / forward[rounds / 2]);
+    probe_cost(&f, c, ids, tokens, rounds, blocks);
     for (uint32_t d = 0; d < sizeof decode_rows / sizeof *decode_rows; d++) {
         double best = 1e9;
         for (uint32_t step = 0; step < 24; step++) {
