@@ -129,7 +129,7 @@ int cmd_eval(int argc, char **argv)
             break;
         case 'h': fputs(usage, stdout); score_stages_close(&a.stages); return 0;
         case ':': status = command_usage("eval", "%s needs a value", argv[optind - 1]); break;
-        default: status = command_usage("eval", "unknown option %s", argv[optind - 1]);
+        default: status = score_unknown_option("eval", argv[optind - 1], options);
         }
     if (!status && optind < argc)
         a.file = argv[optind++];

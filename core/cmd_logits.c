@@ -142,7 +142,7 @@ int cmd_logits(int argc, char **argv)
             break;
         case 'h': fputs(usage, stdout); score_stages_close(&a.stages); return 0;
         case ':': status = command_usage("logits", "%s needs a value", argv[optind - 1]); break;
-        default: status = command_usage("logits", "unknown option %s", argv[optind - 1]);
+        default: status = score_unknown_option("logits", argv[optind - 1], options);
         }
     if (!status && optind < argc)
         a.text = argv[optind++];

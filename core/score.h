@@ -67,6 +67,10 @@ int score_stages_set(struct score_stages *stages, const char *text, struct lathe
 int score_stages_open(struct score_stages *stages, int want_tokenizer, struct lathe_error *err);
 void score_stages_close(struct score_stages *stages);
 
+/* Bad usage, with the nearest of the options that there are. */
+struct option;
+int score_unknown_option(const char *verb, const char *word, const struct option *options);
+
 /* All inside the model's vocabulary? */
 int score_check_ids(const struct score_stages *stages, const int32_t *ids, size_t count, struct lathe_error *err);
 /* Ids from "1,2,3", "[1, 2, 3]", or, for "-", the same from stdin. *ids is malloc'd. */

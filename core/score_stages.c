@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* What `lathe logits` and `lathe eval` share of a command line: stages, ids, files. */
 #include <errno.h>
+#include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "command.h"
 #include "score.h"
 #include "service.h"
 
@@ -118,6 +120,19 @@ int score_read_file(const char *path, char **text, size_t *bytes, struct lathe_e
     *text = buffer;
     *bytes = n;
     return 0;
+}
+
+int score_unknown_option(const char *verb, const char *word, const struct option *options)
+{
+    const char *names[32];
+    size_t count = 0;
+    while (options[count].name && count < sizeof names / sizeof *names) {
+        names[count] = options[count].name;
+        count++;
+    }
+    const char *near = nearest_name(word + strspn(word, "-"), names, count);
+    return near ? command_usage(verb, "unknown option %s; did you mean --%s?", word, near)
+                : command_usage(verb, "unknown option %s", word);
 }
 
 int score_check_ids(const struct score_stages *stages, const int32_t *ids, size_t count, struct lathe_error *err)
