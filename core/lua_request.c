@@ -219,6 +219,8 @@ static void read_request(lua_State *L, int request, int job_index, const struct 
     submit->session = (uint64_t)lua_field_integer(L, request, what, "session", 0, INT64_MAX, 0);
     submit->turn = (uint32_t)lua_field_integer(L, request, what, "turn", 0, UINT32_MAX, 0);
     int64_t deadline = lua_field_seconds(L, request, what, "deadline_s", 0);
+    if (deadline && job->concurrency)
+        lua_fail(L, "%s: \"deadline_s\" counts from the arrival, which in a closed loop nobody knows beforehand", what);
     if (deadline) /* after arrival, in Lua; absolute, in the engine */
         submit->deadline_ns = submit->planned_ns + deadline;
     if (lua_getfield(L, request, "stop_ids") != LUA_TNIL) {

@@ -236,17 +236,77 @@ static void record_failure(struct recorder_run *run, const struct clock *clock, 
     record_event(producer, &event);
 }
 
-/* The recorder's bulk ring holds one step's attention: whole rows of a long prompt are large. */
+static void copy_text(char *to, size_t capacity, const char *from)
+{
+    snprintf(to, capacity, "%.*s", (int)capacity - 1, from ? from : "");
+}
+
+/* The engine knows nothing of a request that it refused; the run still owes it a row. Its
+ * number follows those of the others. */
+static int record_refused(const struct run_job *job, struct recorder_run *run, struct lathe_error *err)
+{
+    struct producer *producer = NULL;
+    int64_t last = 0;
+    for (size_t i = 0; i < job->count; i++)
+        last = (int64_t)job->requests[i].id > last ? (int64_t)job->requests[i].id : last;
+    for (size_t i = 0; i < job->count; i++) {
+        struct planned_request *request = &job->requests[i];
+        const struct engine_submit *submit = &request->submit;
+        if (request->id || request->finish_reason != LATHE_FINISH_ERROR)
+            continue;
+        int status = producer ? LATHE_OK : recorder_producer(run, &producer, err);
+        if (status)
+            return status;
+        int64_t came = submit->planned_ns > 0 ? submit->planned_ns : 0;
+        struct record_request row = {
+            .id = ++last, .session = submit->session ? (int64_t)submit->session : RECORD_NULL,
+            .turn = submit->session ? submit->turn : RECORD_NULL, .priority = submit->priority,
+            .planned_ns = came, .arrival_ns = came, .admitted_ns = RECORD_NULL, .first_token_ns = RECORD_NULL,
+            .finish_ns = came, .slo_ttft_ns = submit->slo_ttft_ns ? submit->slo_ttft_ns : RECORD_NULL,
+            .slo_tpot_ns = submit->slo_tpot_ns ? submit->slo_tpot_ns : RECORD_NULL,
+            .deadline_ns = submit->deadline_ns ? submit->deadline_ns : RECORD_NULL,
+        };
+        copy_text(row.class, sizeof row.class, submit->class_name);
+        copy_text(row.tenant, sizeof row.tenant, submit->tenant);
+        copy_text(row.model, sizeof row.model, job->model->info.name);
+        copy_text(row.finish_reason, sizeof row.finish_reason, "error");
+        copy_text(row.correlation_id, sizeof row.correlation_id, submit->correlation_id);
+        record_request(producer, &row);
+        request->id = (uint64_t)row.id;
+    }
+    return LATHE_OK;
+}
+
+/* The most positions that a request can come to: a token is at least a byte of text. */
+static uint64_t longest_request(const struct run_job *job)
+{
+    uint64_t longest = 1;
+    for (size_t i = 0; i < job->count; i++) {
+        const struct engine_submit *submit = &job->requests[i].submit;
+        uint64_t output = submit->forced_output_tokens ? submit->forced_output_tokens
+                          : submit->max_output_tokens  ? submit->max_output_tokens
+                                                       : 256;
+        uint64_t tokens = (submit->tokens ? submit->token_count : submit->text_bytes) + output + 1;
+        longest = tokens > longest ? tokens : longest;
+    }
+    return longest;
+}
+
+/* The recorder's bulk ring holds two steps' attention: whole rows of a long prompt are large. */
 static size_t attention_bytes(const struct run_job *job)
 {
     const size_t usual = (size_t)16 << 20, most = (size_t)512 << 20;
     if (!job->probe_count)
         return 0;
-    uint32_t rows = job->engine.batch_tokens ? job->engine.batch_tokens : 512;
-    uint32_t keys = job->engine.context_tokens ? job->engine.context_tokens : job->model->info.context_tokens;
-    keys = keys < 2048 ? keys : 2048;
-    size_t wanted = 2 * (size_t)rows * lathe_attention_row_bytes(&job->probes[0], keys);
-    return wanted < usual ? usual : wanted > most ? most : wanted;
+    uint64_t longest = longest_request(job), context = job->model->info.context_tokens;
+    if (job->engine.context_tokens && job->engine.context_tokens < context)
+        context = job->engine.context_tokens;
+    uint32_t keys = (uint32_t)(longest < context ? longest : context);
+    uint64_t rows = job->engine.batch_tokens ? job->engine.batch_tokens : 512;
+    if (rows > (uint64_t)keys * job->count)
+        rows = (uint64_t)keys * job->count;
+    uint64_t wanted = 2 * rows * lathe_attention_row_bytes(&job->probes[0], keys); /* < 2 · 2^20 · 2^33 */
+    return wanted < usual ? usual : wanted > most ? most : (size_t)wanted;
 }
 
 int run_job(struct run_job *job, struct lathe_error *err)
@@ -262,7 +322,13 @@ int run_job(struct run_job *job, struct lathe_error *err)
         struct recorder_params params = job->recorder;
         params.path = job->database;
         params.bulk_bytes = attention_bytes(job);
-        status = make_folders(job->database, err);
+        /* The sums first: they take long, and the run's wall clock starts with its row. */
+        for (size_t i = 0; !status && i < job->artifact_count; i++) {
+            char hex[65];
+            status = file_sha256_cached(job->artifacts[i].path, hex, err);
+        }
+        if (!status)
+            status = make_folders(job->database, err);
         if (!status)
             status = recorder_open(&params, &recorder, err);
         if (!status)
@@ -275,6 +341,8 @@ int run_job(struct run_job *job, struct lathe_error *err)
     }
     if (!status)
         status = drive_engine(job, run, &clock, err);
+    if (!status && run)
+        status = record_refused(job, run, err);
     if (!status && run)
         status = record_token_texts(job, run, err);
     if (status && run)

@@ -36,6 +36,9 @@ t.truth(out[2].error:find "context", "the sentence names the context: " .. tostr
 t.equal(#out[2].tokens, 0)
 t.equal(#out[3].tokens, 4)
 t.equal(r:query "select state from run where id = :run" [1].state, "done")
+t.equal(r:query "select count(*) as n from request where run_id = :run and finish_reason = 'error'" [1].n, 1)
+t.equal(r:query "select count(*) as n from request where run_id = :run and finish_reason = 'length'" [1].n, 2)
+t.equal(r:query "select count(*) as n from event where run_id = :run and message like '%context%'" [1].n, 1)
 
 -- a pool that can't hold one of them: that one fails, the small one runs
 r = lathe.run { model = model, kvcache = { "paged", block_tokens = 4, blocks = 5 },
