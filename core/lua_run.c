@@ -279,6 +279,8 @@ int lua_run(lua_State *L)
     job->info.config_hash = own->config_hash;
 
     int status = run_job(job, &err);
+    if (job->was_interrupted)
+        lua_sethook(L, NULL, 0, 0); /* the run has seen it: Lua need not be stopped as well */
     if (status && job->was_interrupted && job->recording)
         lua_fail(L, "lathe.run: interrupted: run %lld is marked failed, its rows are in %s", (long long)job->id,
                  job->database_path);

@@ -6,9 +6,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { BAR_WIDTH = 24 };
+enum { BAR_WIDTH = 16 };
 static const int64_t line_interval_ns = 2000000000, line_least_ns = 250000000;
 
 void progress_start(struct progress *progress, const char *label)
@@ -16,24 +17,30 @@ void progress_start(struct progress *progress, const char *label)
     *progress = (struct progress){ .terminal = isatty(STDERR_FILENO), .label = label ? label : "run" };
 }
 
-static void print_figures(const struct drive_progress *now)
+static int print_figures(char *text, size_t capacity, const struct drive_progress *now)
 {
     double seconds = (double)now->now_ns * 1e-9;
-    fprintf(stderr, "%" PRIu64 "/%" PRIu64 " requests, %" PRIu64 " tokens, %.1f s, %.1f tokens/s", now->finished,
-            now->total, now->output_tokens, seconds, seconds > 0 ? (double)now->output_tokens / seconds : 0.0);
+    return snprintf(text, capacity, "%" PRIu64 "/%" PRIu64 " requests, %" PRIu64 " tokens, %.1f s, %.1f tokens/s",
+                    now->finished, now->total, now->output_tokens, seconds,
+                    seconds > 0 ? (double)now->output_tokens / seconds : 0.0);
 }
 
+/* One line, cut to the terminal's width: a line that wraps can't be redrawn. */
 static void show_bar(const struct progress *progress, const struct drive_progress *now, bool last)
 {
+    char bar[BAR_WIDTH + 1], figures[160], line[400];
+    struct winsize window = { 0 };
     int filled = now->total ? (int)(now->finished * BAR_WIDTH / now->total) : BAR_WIDTH;
-    fprintf(stderr, "\r%s [", progress->label);
     for (int i = 0; i < BAR_WIDTH; i++)
-        fputc(i < filled ? '#' : '.', stderr);
-    fputs("] ", stderr);
-    print_figures(now);
+        bar[i] = i < filled ? '#' : '.';
+    bar[BAR_WIDTH] = '\0';
+    print_figures(figures, sizeof figures, now);
+    int length = snprintf(line, sizeof line, "%.60s [%s] %s", progress->label, bar, figures);
     if (!last)
-        fprintf(stderr, ", %u running, %u waiting", now->running, now->waiting);
-    fputs(last ? "\033[K\n" : "\033[K", stderr); /* clears what the line before left */
+        length += snprintf(line + length, sizeof line - (size_t)length, ", %u running, %u waiting", now->running,
+                           now->waiting);
+    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) || window.ws_col < 2 ? 80 : window.ws_col;
+    fprintf(stderr, "\r%.*s\033[K%s", width - 1, line, last ? "\n" : ""); /* clears what the line before left */
     fflush(stderr);
 }
 
@@ -45,11 +52,11 @@ void progress_show(struct progress *progress, const struct drive_progress *now, 
     }
     int64_t since = now->now_ns - progress->last_ns;
     bool tenth = (now->finished - progress->last_finished) * 10 >= now->total && since >= line_least_ns;
-    if (!last && !tenth && since < line_interval_ns)
+    if (!last && ((!tenth && since < line_interval_ns) || now->finished == now->total))
         return;
-    fprintf(stderr, "%s: ", progress->label);
-    print_figures(now);
-    fputc('\n', stderr);
+    char figures[160];
+    print_figures(figures, sizeof figures, now);
+    fprintf(stderr, "%s: %s\n", progress->label, figures);
     progress->last_ns = now->now_ns;
     progress->last_finished = now->finished;
 }
