@@ -235,6 +235,22 @@ static void push_configuration(lua_State *L, const struct run_job *job)
     lua_pop(L, 1);
 }
 
+/* Requests that failed are no error of the script; but nobody should have to look for them. */
+static void tell_failures(const struct run_job *job)
+{
+    const struct planned_request *first = NULL;
+    size_t failed = 0;
+    for (size_t i = 0; i < job->count; i++) {
+        if (job->requests[i].finish_reason != LATHE_FINISH_ERROR)
+            continue;
+        failed++;
+        first = first ? first : &job->requests[i];
+    }
+    if (failed && !job->quiet)
+        fprintf(stderr, "%s: %zu of %zu requests failed; request %zu: %s\n", job->info.label, failed, job->count,
+                (size_t)(first - job->requests) + 1, first->error[0] ? first->error : "no reason was given");
+}
+
 /* ── lathe.run ─────────────────────────────────────────────────────────────────────── */
 
 int lua_run(lua_State *L)
@@ -286,6 +302,7 @@ int lua_run(lua_State *L)
                  job->database_path);
     if (status)
         lua_fail_error(L, "lathe.run", &err);
+    tell_failures(job);
     run_job_close(job);
     lua_handle_push(L, job);
     return 1;

@@ -85,6 +85,18 @@ void lua_stop_if_help(lua_State *L)
     core_stop(L);
 }
 
+/* core.question(text): what the runs to come ask, instead of the script's first line. */
+static int core_question(lua_State *L)
+{
+    struct lua_lathe *lathe = lua_lathe_of(L);
+    char *copy = strdup(luaL_checkstring(L, 1));
+    if (copy) {
+        free(lathe->question);
+        lathe->question = copy;
+    }
+    return 0;
+}
+
 /* core.nearest(name, names) → name or nil */
 static int core_nearest(lua_State *L)
 {
@@ -130,12 +142,19 @@ static int core_is_terminal(lua_State *L)
 }
 
 static const luaL_Reg core_functions[] = {
-    { "model", lua_model_new },        { "run", lua_run },
-    { "sql", lua_sql_open },           { "fail", core_fail },
-    { "nearest", core_nearest },       { "random_unit", core_random_unit },
-    { "stop", core_stop },             { "usage", core_usage },
-    { "now", core_now },               { "is_terminal", core_is_terminal },
-    { "json_encode", lua_json_encode },{ "json_decode", lua_json_decode },
+    { "model", lua_model_new },
+    { "run", lua_run },
+    { "sql", lua_sql_open },
+    { "fail", core_fail },
+    { "question", core_question },
+    { "stop", core_stop },
+    { "usage", core_usage },
+    { "nearest", core_nearest },
+    { "random_unit", core_random_unit },
+    { "now", core_now },
+    { "is_terminal", core_is_terminal },
+    { "json_encode", lua_json_encode },
+    { "json_decode", lua_json_decode },
     { NULL, NULL },
 };
 
@@ -147,8 +166,6 @@ static int open_core(lua_State *L)
     lua_setfield(L, -2, "version");
     lua_pushstring(L, lathe->script);
     lua_setfield(L, -2, "script");
-    lua_pushstring(L, lathe->question);
-    lua_setfield(L, -2, "question");
     lua_pushboolean(L, lathe->help);
     lua_setfield(L, -2, "help");
     lua_pushlightuserdata(L, NULL);

@@ -28,6 +28,7 @@ return function(experiment)
       error(("%s: an experiment has no \"%s\"%s"):format(core.script, tostring(name), hint), 0)
     end
   end
+  if experiment.question then core.question(experiment.question) end
   local values = options(experiment.options or {})
   local state
   local function whole()

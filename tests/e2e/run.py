@@ -120,6 +120,13 @@ check("without a terminal progress is plain lines", r.returncode == 0 and "1/1 r
 r = run("-q", "--database", "other/place.db", plain)
 check("--database", r.returncode == 0 and (here / "other/place.db").exists(), r)
 
+r = run(write("asked.lua", """-- Not this?
+return { question = "This one?", run = function() local lathe = require "lathe"
+  lathe.run { model = lathe.model "tiny", workload = { { prompt = "", max_tokens = 2 }, { prompt = "x", max_tokens = 2 } } } end }
+"""))
+check("an experiment's question is its runs'", rows("results/asked.db", "select question from run") == [("This one?",)], r)
+check("requests that failed are told", r.returncode == 0 and "1 of 2 requests failed; request 1: " in r.stderr, r)
+
 # ── errors in Lua ────────────────────────────────────────────────────────────────────────
 r = run(write("syntax.lua", "local x = = 3\n"))
 check("a syntax error has its line", r.returncode == 1 and "syntax.lua:1:" in r.stderr and one_line(r), r)
