@@ -15,7 +15,8 @@
 #include <string.h>
 
 /* Of sqlite_extension.c: the virtual tables `attention` and `attention_weights`, percentile(). */
-int sqlite3_lathesqlite_init(sqlite3 *connection, char **error, const struct sqlite3_api_routines *api);
+__attribute__((weak)) int sqlite3_lathesqlite_init(sqlite3 *connection, char **error,
+                                                   const struct sqlite3_api_routines *api);
 
 struct lua_handle {
     bool open, recorded;
@@ -65,7 +66,7 @@ static void connect(lua_State *L, struct lua_handle *handle)
     int status = sqlite3_open_v2(handle->path, &handle->connection, SQLITE_OPEN_READONLY, NULL);
     if (status == SQLITE_OK)
         status = sqlite3_exec(handle->connection, "select 1 from sqlite_schema", NULL, NULL, NULL);
-    if (status == SQLITE_OK)
+    if (status == SQLITE_OK && sqlite3_lathesqlite_init)
         status = sqlite3_lathesqlite_init(handle->connection, NULL, NULL);
     if (status != SQLITE_OK) {
         char why[256];
