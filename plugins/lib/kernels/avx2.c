@@ -27,6 +27,23 @@ static inline float largest_lane(__m256 v)
 #define SUM(v) sum_lanes(v)
 #define LARGEST(v) largest_lane(v)
 
+/* y (16) = a · q + b, or a · q alone: 16 signed bytes to floats. */
+static inline void scale_bytes(float *y, __m128i q, float a)
+{
+    __m256 by = _mm256_set1_ps(a);
+    _mm256_storeu_ps(y, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)), by));
+    _mm256_storeu_ps(y + 8, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8))), by));
+}
+
+static inline void scale_bytes_add(float *y, __m128i q, float a, float b)
+{
+    __m256 by = _mm256_set1_ps(a), to = _mm256_set1_ps(b);
+    __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
+    __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)));
+    _mm256_storeu_ps(y, _mm256_add_ps(_mm256_mul_ps(low, by), to));
+    _mm256_storeu_ps(y + 8, _mm256_add_ps(_mm256_mul_ps(high, by), to));
+}
+
 #include <kernels/vector.h>
 
 extern const struct kernels kernels_avx2;

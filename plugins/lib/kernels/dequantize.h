@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Rows of blocks to float32, for every type of <lathe/tensor.h>. Plain loops without sums
- * across elements, included by each implementation, so that the compiler turns them into
- * that instruction set's vectors and the results stay the same to the bit (no contraction).
+/* Rows of blocks to float32, for every type of <lathe/tensor.h>, as plain loops: the
+ * reference, and what the types without a kernel of their own (dequantize_vector.h) run.
  *
  *     Q8_0  d q[32]                        x = d·q
  *     Q4_0  d nibbles[16]                  x = d·(q − 8)        low nibbles first, then high

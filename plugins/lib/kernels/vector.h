@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The kernels in vectors of LANES floats: one body, included by avx2.c and avx512.c, which
  * define V (the vector type), LANES, LOAD, STORE, ALL (one number in all lanes), FMA (a·b + c),
- * LARGER, SUM and LARGEST (across lanes). What is left of a row goes through plain loops.
+ * LARGER, SUM and LARGEST (across lanes), scale_bytes and scale_bytes_add. What is left of a row goes through plain loops.
  *
  * exp: x = n·ln 2 + r, |r| ≤ ln 2 / 2; a polynomial of degree 5 after the first two terms
  * (Cephes expf) and n added to the exponent's bits: within 2 units in the last place. Below
@@ -11,6 +11,7 @@
 
 #include <kernels/dequantize.h>
 #include <kernels/kernels.h>
+#include <kernels/dequantize_vector.h>
 
 typedef uint32_t VU __attribute__((vector_size(LANES * 4)));
 
@@ -228,15 +229,6 @@ static void add_rows(float *y, const float *x, size_t n)
         y[i] += x[i];
 }
 
-static void half_to_float(float *out, const uint16_t *in, size_t n)
-{
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(in + i))));
-    for (; i < n; i++)
-        out[i] = float_of_half(in[i]);
-}
-
 static void float_to_half(uint16_t *out, const float *in, size_t n)
 {
     size_t i = 0;
@@ -247,18 +239,9 @@ static void float_to_half(uint16_t *out, const float *in, size_t n)
         out[i] = half_of_float(in[i]);
 }
 
-/* F16 rows have an instruction of their own; the others are dequantize.h, compiled for this set. */
-static void dequantize_any(int32_t dtype, const void *row, float *out, size_t count)
-{
-    if (dtype == LATHE_F16)
-        half_to_float(out, row, count);
-    else
-        dequantize(dtype, row, out, count);
-}
-
 #define KERNELS_OF(set)                                                                                               \
     {                                                                                                                 \
-        .name = set, .dequantize = dequantize_any, .few = few, .weigh = weigh, .softmax = softmax,                    \
+        .name = set, .dequantize = dequantize_lanes, .few = few, .weigh = weigh, .softmax = softmax,                    \
         .rmsnorm = rmsnorm, .swiglu = swiglu, .rope_interleaved = rope_interleaved, .rope_halves = rope_halves,       \
         .scale = scale, .add = add_rows, .half_to_float = half_to_float, .float_to_half = float_to_half               \
     }
