@@ -38,9 +38,9 @@ end
 return {
   options = {
     model    = { default = "smollm2-135m", help = "the model, a short name or a GGUF file" },
-    rate     = { default = 1.5, help = "arrivals", unit = "requests/s", min = 0.01 },
+    rate     = { default = 3.0, help = "arrivals", unit = "requests/s", min = 0.01 },
     requests = { default = 12, help = "how many of them; prompts repeat after twelve", min = 2 },
-    tokens   = { default = 16, help = "median length of an answer", unit = "tokens", min = 2, max = 256 },
+    tokens   = { default = 24, help = "median length of an answer", unit = "tokens", min = 2, max = 256 },
     seed     = { default = 1, help = "of arrivals, lengths and intervals", min = 0 },
   },
 

@@ -33,7 +33,8 @@ local function cell(value, format)
   if value == nil then return "" end
   if format and type(value) == "number" then return format:format(value) end
   if math.type(value) == "float" then
-    return value == math.floor(value) and math.abs(value) < 1e15 and ("%d"):format(value) or ("%.4g"):format(value)
+    if value == math.floor(value) and math.abs(value) < 1e15 then return ("%d"):format(value) end
+    return (math.abs(value) >= 1000 and "%.0f" or "%.4g"):format(value)
   end
   return (tostring(value):gsub("[\r\n\t]", " "))
 end
