@@ -89,8 +89,9 @@ if process.returncode != 1:
 
 model = source / "models/smollm2-135m.gguf"
 if model.exists():
-    r = run("-m", str(model), "--chat", "-p", "What is the capital of Portugal?", "-n", "40")
-    check("the real model answers and stops at its end token", r.returncode == 0 and b"Lisbon" in r.stdout and b"<|im_end|>" not in r.stdout, r)
+    r = run("-m", str(model), "--chat", "-p", "What is the capital of France?", "-n", "40", "--stats")
+    check("the real model answers and stops at its end token", r.returncode == 0 and b"Paris" in r.stdout
+          and b"<|im_end|>" not in r.stdout and b"ended by stop" in r.stderr, r)
     r = run("-m", str(model), "-p", "The capital of France is", "-n", "8")
     check("the real model goes on", r.returncode == 0 and b"Paris" in r.stdout, r)
 else:
