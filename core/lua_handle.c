@@ -15,8 +15,7 @@
 #include <string.h>
 
 /* Of sqlite_extension.c: the virtual tables `attention` and `attention_weights`, percentile(). */
-__attribute__((weak)) int sqlite3_lathesqlite_init(sqlite3 *connection, char **error,
-                                                   const struct sqlite3_api_routines *api);
+__attribute__((weak)) int lathe_sqlite_init_static(sqlite3 *db);
 
 struct lua_handle {
     bool open, recorded;
@@ -66,8 +65,8 @@ static void connect(lua_State *L, struct lua_handle *handle)
     int status = sqlite3_open_v2(handle->path, &handle->connection, SQLITE_OPEN_READONLY, NULL);
     if (status == SQLITE_OK)
         status = sqlite3_exec(handle->connection, "select 1 from sqlite_schema", NULL, NULL, NULL);
-    if (status == SQLITE_OK && sqlite3_lathesqlite_init)
-        status = sqlite3_lathesqlite_init(handle->connection, NULL, NULL);
+    if (status == SQLITE_OK && lathe_sqlite_init_static)
+        status = lathe_sqlite_init_static(handle->connection);
     if (status != SQLITE_OK) {
         char why[256];
         snprintf(why, sizeof why, "%s", sqlite3_errmsg(handle->connection));
