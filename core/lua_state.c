@@ -265,7 +265,7 @@ lua_State *lua_lathe_open(struct lua_lathe *lathe, struct lathe_error *err)
         lathe_fail(err, LATHE_ENOMEM, "no memory left for a Lua state");
         return NULL;
     }
-    snprintf(lathe->library, sizeof lathe->library, "%s/", scripts);
+    snprintf(lathe->library, sizeof lathe->library, "%s/lathe/", scripts);
     lua_pushcfunction(L, setup);
     lua_pushlightuserdata(L, lathe);
     lua_pushlightuserdata(L, scripts);

@@ -32,7 +32,7 @@ local function sentence(what, d, o)
   local sure = (d.low < 0) == (d.high < 0)
   print(("%s came %.0f ms %s with continuous batching (median of %d paired differences; 95%% interval %.0f to %.0f ms)%s")
     :format(what, math.abs(d.value), better, o.requests, d.low, d.high,
-      sure and "." or ": the interval spans zero, so this run does not tell them apart."))
+      sure and "." or ":\nit spans zero, so this run does not tell the two apart."))
 end
 
 return {
@@ -79,7 +79,7 @@ return {
     local head = runs.continuous:query([[
       select layer, head, avg(first_mass) as first_mass, avg(entropy) as entropy from attention
       where run_id = :run and position > 0 group by layer, head order by first_mass desc limit 1]])[1]
-    print(("\nThe head that looks most at the first token: layer %d, head %d, with %.1f%% of its weight on average (entropy %.2f nats).")
+    print(("\nThe head that looks most at the first token: layer %d, head %d, with %.2f%% of its weight on average (entropy %.2f nats).")
       :format(head.layer, head.head, 100 * head.first_mass, head.entropy))
     print(("\nRows of every request, step and token: %s, runs %d and %d."):format(runs.continuous.database,
       runs.static.id, runs.continuous.id))

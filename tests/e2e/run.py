@@ -196,6 +196,11 @@ write("text.db", "this is no database, it only looks like one from afar\n" * 100
 r = run("-q", "--database", "text.db", plain)
 check("a file that is no database is one sentence", r.returncode == 1 and "text.db" in r.stderr and one_line(r), r)
 
+# ── what is shipped ──────────────────────────────────────────────────────────────────────
+source = pathlib.Path(os.environ["LATHE_SOURCE"])
+r = run(str(source / "experiments/data/make_sample_trace.lua"))
+check("the sample trace is what its script makes", r.stdout == (source / "experiments/data/sample_trace.csv").read_text(), r)
+
 argv = json.loads(rows("results/plain.db", "select argv from run order by id limit 1")[0][0])
 check("the command line is in the run's row", argv[:3] == ["lathe", "run", "-q"] and argv[-1] == "7")
 sys.exit(1 if failures else 0)
