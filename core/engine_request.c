@@ -15,8 +15,9 @@ static const char *const finish_names[] = { "", "stop", "length", "abort", "erro
 
 static void copy_name(char *to, size_t capacity, const char *from)
 {
-    size_t bytes = from ? strnlen(from, capacity - 1) : 0;
-    memcpy(to, from ? from : "", bytes);
+    size_t bytes = 0;
+    for (; from && from[bytes] && bytes + 1 < capacity; bytes++)
+        to[bytes] = from[bytes];
     to[bytes] = '\0';
 }
 
