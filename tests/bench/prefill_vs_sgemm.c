@@ -7,7 +7,7 @@
  * (everything: norms, rotation, attention, logits of the last row) and OpenBLAS's own threaded
  * sgemm on the matrix products of the same layers, weights in float32, each layer its own
  * memory. Prints best and median of both, and the ratios; then decode's tokens a second for
- * 1, 4 and 8 sequences and the bytes of weights it reads a second. */
+ * 1 to 16 sequences and the bytes of weights it reads a second. */
 #include <cblas.h>
 
 #include "../unit/plugins/model/golden.h"
@@ -85,7 +85,7 @@ int main(int argc, char **argv)
 {
     static struct fixture f;
     uint32_t threads = argc > 1 ? (uint32_t)atoi(argv[1]) : 2, rounds = argc > 2 ? (uint32_t)atoi(argv[2]) : 9;
-    uint32_t tokens = argc > 3 ? (uint32_t)atoi(argv[3]) : 512, decode_rows[] = { 1, 4, 8 };
+    uint32_t tokens = argc > 3 ? (uint32_t)atoi(argv[3]) : 512, decode_rows[] = { 1, 4, 8, 12, 16 };
     const char *path = golden_model_path();
     const struct fixture_option options[] = { { "path", path }, { NULL, NULL } };
     if (!path || rounds > 1000 || rounds < 1)

@@ -14,6 +14,9 @@ static uint32_t rank(const uint64_t *mask, uint32_t bit)
 static uint32_t heaviest(const float *weights, uint32_t keys)
 {
     uint32_t best = 0;
+    for (uint32_t j = 0; j < keys; j++)
+        if (weights[j] == 1.0f) /* exp(0): the largest score's, and nobody is above */
+            return j;
     for (uint32_t j = 1; j < keys; j++)
         if (weights[j] > weights[best])
             best = j;

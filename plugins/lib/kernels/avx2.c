@@ -24,7 +24,16 @@ static inline float largest_lane(__m256 v)
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
+/* The sums of four vectors' lanes, side by side. */
+static inline __m128 sums_of_four(__m256 a, __m256 b, __m256 c, __m256 d)
+{
+    __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+}
+
 #define SUM(v) sum_lanes(v)
+#define SUMS(a, b, c, d) sums_of_four(a, b, c, d)
+#define MOST_ROWS 3
 #define LARGEST(v) largest_lane(v)
 
 /* y (16) = a · q + b, or a · q alone: 16 signed bytes to floats. */
