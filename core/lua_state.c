@@ -220,6 +220,21 @@ static void set_package_path(lua_State *L, const char *scripts, const char *scri
     lua_pop(L, 2);
 }
 
+/* Chunks are text: Lua's bytecode is not checked when it is loaded, and a wrong byte of it can
+ * crash the process. */
+static const char text_only[] =
+    "local load, loadfile, searchpath = load, loadfile, package.searchpath\n"
+    "rawset(_G, 'load', function(chunk, name, _, ...) return load(chunk, name, 't', ...) end)\n"
+    "rawset(_G, 'loadfile', function(path, _, ...) return loadfile(path, 't', ...) end)\n"
+    "rawset(_G, 'dofile', function(path) return assert(loadfile(path, 't'))() end)\n"
+    "package.searchers[2] = function(name)\n"
+    "  local path, tried = searchpath(name, package.path)\n"
+    "  if not path then return tried end\n"
+    "  local chunk, why = loadfile(path, 't')\n"
+    "  if not chunk then error(why, 0) end\n"
+    "  return chunk, path\n"
+    "end\n";
+
 static int setup(lua_State *L)
 {
     struct lua_lathe *lathe = lua_touserdata(L, 1);
@@ -228,6 +243,9 @@ static int setup(lua_State *L)
     lua_pushlightuserdata(L, lathe);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &lathe_key);
     set_package_path(L, scripts, lathe->script);
+    if (luaL_loadbufferx(L, text_only, sizeof text_only - 1, "=lathe", "t"))
+        return lua_error(L);
+    lua_call(L, 0, 0);
     luaL_requiref(L, "lathe.core", open_core, 0);
     lua_model_register(L);
     lua_run_register(L);

@@ -18,3 +18,19 @@ t.fails(function()
   local function forever(n) return 1 + forever(n + 1) end
   return (forever(1))
 end, "stack overflow")
+
+-- bytecode is refused, however it comes
+local bytes = string.dump(function() return 1 end)
+t.equal(load(bytes), nil)
+t.truth(select(2, load(bytes, "x", "b")):find "binary", "also when asked for")
+t.equal(load "return 1 + 1"(), 2)
+t.equal(load("return x", "x", "t", { x = 5 })(), 5)
+local name = os.tmpname()
+local file = assert(io.open(name, "wb"))
+file:write(bytes)
+file:close()
+t.equal(loadfile(name), nil)
+t.truth(not pcall(dofile, name))
+package.path = package.path .. ";" .. name -- luacheck: ignore 143
+t.truth(not pcall(require, "anything"))
+os.remove(name)
