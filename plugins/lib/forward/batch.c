@@ -54,6 +54,9 @@ static int check_probe(const struct forward_limits *limits, const struct lathe_p
     if (p->format == LATHE_PROBE_TOP && (p->top_k == 0 || p->top_k > 1024))
         return lathe_fail(err, LATHE_EINVAL, "forward: probe %u asks for the top %u; 1 to 1024 can be had", p->id,
                           p->top_k);
+    if (limits->layers > LATHE_PROBE_MAX_LAYERS || limits->heads > LATHE_PROBE_MAX_HEADS)
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "forward: a probe names at most %d layers and %d heads; the model has %u "
+                          "and %u", LATHE_PROBE_MAX_LAYERS, LATHE_PROBE_MAX_HEADS, limits->layers, limits->heads);
     for (uint32_t i = 0; i < LATHE_PROBE_MAX_LAYERS; i++)
         if ((i >= limits->layers && lathe_probe_has(p->layers, i)) ||
             (i >= limits->heads && lathe_probe_has(p->heads, i)))

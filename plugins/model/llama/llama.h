@@ -32,7 +32,13 @@
 #include <kernels/pool.h>
 #include <lathe/host.h>
 
-enum { LLAMA_MAX_LAYERS = 1024, LLAMA_MAX_WIDTH = 1 << 20, LLAMA_MAX_HEAD = 1024 };
+/* Bounds on what a file may ask for; layers and heads are what a probe's masks can name. */
+enum {
+    LLAMA_MAX_LAYERS = LATHE_PROBE_MAX_LAYERS,
+    LLAMA_MAX_HEADS = LATHE_PROBE_MAX_HEADS,
+    LLAMA_MAX_WIDTH = 1 << 20,
+    LLAMA_MAX_HEAD = 1024,
+};
 
 /* (rows, columns), rows of `dtype`. Empty: bytes NULL. */
 struct matrix {

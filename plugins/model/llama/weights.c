@@ -58,7 +58,7 @@ static int load_shape(struct llama *m, const struct gguf *file, struct lathe_err
     if ((status = key_u32(file, a, "block_count", 1, LLAMA_MAX_LAYERS, NULL, &s->layers, err)) ||
         (status = key_u32(file, a, "embedding_length", 1, LLAMA_MAX_WIDTH, NULL, &s->width, err)) ||
         (status = key_u32(file, a, "feed_forward_length", 1, LLAMA_MAX_WIDTH, NULL, &s->feed, err)) ||
-        (status = key_u32(file, a, "attention.head_count", 1, 65536, NULL, &s->heads, err)) ||
+        (status = key_u32(file, a, "attention.head_count", 1, LLAMA_MAX_HEADS, NULL, &s->heads, err)) ||
         (status = key_u32(file, a, "attention.head_count_kv", 1, s->heads, &s->heads, &s->kv_heads, err)) ||
         (status = key_u32(file, a, "context_length", 1, INT32_MAX, NULL, &s->context, err)))
         return status;

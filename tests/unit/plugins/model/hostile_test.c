@@ -73,6 +73,8 @@ static void metadata_outside_its_range_is_refused(void **state)
         { "llama.block_count", 3, LATHE_ENOTFOUND, "blk.2." },
         { "llama.attention.head_count", 0, LATHE_EFORMAT, "head_count is 0" },
         { "llama.attention.head_count", 0xffffffffu, LATHE_EFORMAT, "head_count is 4294967295" },
+        { "llama.attention.head_count", 257, LATHE_EFORMAT, "head_count is 257; 1 to 256" },
+        { "llama.block_count", 257, LATHE_EFORMAT, "block_count is 257; 1 to 256" },
         { "llama.attention.head_count", 3, LATHE_EFORMAT, "multiple" },
         { "llama.attention.head_count_kv", 0, LATHE_EFORMAT, "head_count_kv is 0" },
         { "llama.attention.head_count_kv", 1000, LATHE_EFORMAT, "head_count_kv is 1000" },
