@@ -10,9 +10,6 @@
 #include "log.h"
 #include "recorder.h"
 
-/* A producer exists only where the recorder is linked: tests of a plugin need not link it. */
-#pragma weak record_metric
-
 struct host_context {
     char *name;
     const struct clock *clock;

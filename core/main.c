@@ -60,6 +60,15 @@ static int print_version(void)
     return 0;
 }
 
+/* What was said must have arrived: a full disk is a failure. */
+static int finish(int status)
+{
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || status != 0)
+        return status;
+    perror("lathe: the output could not be written");
+    return 1;
+}
+
 static const struct command *find_command(const char *name)
 {
     for (int i = 0; i < COMMAND_COUNT; i++)
@@ -110,20 +119,15 @@ int main(int argc, char **argv)
         return 2;
     }
     if (strcmp(argv[1], "help") == 0)
-        return help(argc, argv);
+        return finish(help(argc, argv));
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         print_help(stdout);
-        return 0;
+        return finish(0);
     }
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)
-        return print_version();
+        return finish(print_version());
     const struct command *command = find_command(argv[1]);
     if (!command)
         return unknown_command(argv[1]);
-    int status = command->run(argc - 1, argv + 1);
-    if (fflush(stdout) != 0 && status == 0) {
-        perror("lathe: the output could not be written");
-        return 1;
-    }
-    return status;
+    return finish(command->run(argc - 1, argv + 1));
 }
