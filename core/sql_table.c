@@ -35,15 +35,20 @@ int sql_format_find(const char *name)
     return -1;
 }
 
+/* As many digits as read back as the same number. A real is seen to be one, here and below: 1.0 */
 static void print_full(struct text *text, double value)
 {
-    if (isinf(value))
+    size_t from = text->count;
+    if (isinf(value)) {
         text_print(text, value > 0 ? "9e999" : "-9e999"); /* reads back as an infinity, in JSON too */
-    else
-        text_json_number(text, value);
+        return;
+    }
+    text_json_number(text, value);
+    if (!text->failed && !strpbrk(text->bytes + from, ".e"))
+        text_print(text, ".0");
 }
 
-/* Six digits, or more for whole numbers; always a point or an exponent, so that it is seen to be a real. */
+/* Six digits, more where they stand before the point. */
 static void print_short(struct text *text, double value)
 {
     double size = fabs(value);
@@ -215,18 +220,29 @@ static int widest_of(const struct grid *grid)
     return grid->format == SQL_MARKDOWN || grid->columns == 1 ? 0 : WIDEST;
 }
 
-static void write_cell(struct grid *grid, int column, const char *bytes, size_t count)
+/* Blanks wait in *blanks for something to stand after them: no line of `column` ends in any. */
+static void write_cell(struct grid *grid, int column, const char *bytes, size_t count, int *blanks)
 {
     int most = widest_of(grid), width = sql_print_text(NULL, bytes, count, most);
     int pad = grid->widths[column] > width ? grid->widths[column] - width : 0;
-    bool last = column == grid->columns - 1, markdown = grid->format == SQL_MARKDOWN;
-    fputs(markdown ? "| " : column ? "  " : "", grid->out);
-    if (grid->numbers[column])
-        fprintf(grid->out, "%*s", pad, "");
+    bool last = column == grid->columns - 1, markdown = grid->format == SQL_MARKDOWN, number = grid->numbers[column];
+    if (markdown)
+        fputs("| ", grid->out);
+    *blanks += (column && !markdown ? 2 : 0) + (number ? pad : 0);
+    if (count > 0 || markdown) {
+        fprintf(grid->out, "%*s", *blanks, "");
+        *blanks = 0;
+    }
     sql_print_text(grid->out, bytes, count, most);
-    if (!grid->numbers[column] && (markdown || !last))
-        fprintf(grid->out, "%*s", pad, "");
-    fputs(markdown && last ? " |\n" : markdown ? " " : last ? "\n" : "", grid->out);
+    *blanks += number ? 0 : pad;
+    if (markdown) {
+        fprintf(grid->out, "%*s", *blanks + 1, "");
+        *blanks = 0;
+    }
+    if (last) {
+        fputs(markdown ? "|\n" : "\n", grid->out);
+        *blanks = 0;
+    }
 }
 
 static void write_rule(struct grid *grid)
@@ -245,12 +261,13 @@ static void write_rule(struct grid *grid)
 static void write_head(struct grid *grid, sqlite3_stmt *statement)
 {
     struct text name = { 0 };
+    int blanks = 0;
     for (int i = 0; i < grid->columns; i++) {
         const char *given = sqlite3_column_name(statement, i);
         name.count = 0;
         add_string(&name, grid->format, given ? given : "", given ? strlen(given) : 0);
         if (!name.failed)
-            write_cell(grid, i, name.bytes ? name.bytes : "", name.count);
+            write_cell(grid, i, name.bytes ? name.bytes : "", name.count, &blanks);
     }
     text_free(&name);
     write_rule(grid);
@@ -259,12 +276,13 @@ static void write_head(struct grid *grid, sqlite3_stmt *statement)
 static void write_held(struct grid *grid, sqlite3_stmt *statement)
 {
     size_t from = 0, cell = 0;
+    int blanks = 0;
     if (!grid->begun)
         write_head(grid, statement);
     grid->begun = true;
     for (size_t row = 0; row < grid->held; row++)
         for (int i = 0; i < grid->columns; i++, cell++) {
-            write_cell(grid, i, grid->cells.bytes + from, grid->ends[cell] - from);
+            write_cell(grid, i, grid->cells.bytes + from, grid->ends[cell] - from, &blanks);
             from = grid->ends[cell];
         }
     grid->held = 0;
