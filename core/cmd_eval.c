@@ -13,7 +13,7 @@
 #include "score.h"
 #include "service.h"
 
-enum { DEFAULT_CONTEXT = 2048, ROWS = 64 };
+enum { DEFAULT_CONTEXT = 2048, ROWS = 128 };
 
 static const char usage[] =
     "usage: lathe eval -m MODEL (FILE | --ids IDS) [options]\n"

@@ -38,7 +38,7 @@ int scorer_open(const struct instance *model, uint32_t context_tokens, uint32_t 
     s->api = model->api;
     s->vocab = info.vocab_tokens;
     s->context_tokens = context_tokens;
-    s->chunk = rows > 1 ? rows : CHUNK_TOKENS;
+    s->chunk = rows > CHUNK_TOKENS ? rows : CHUNK_TOKENS;
     s->chunk = s->chunk < context_tokens ? s->chunk : context_tokens;
     s->rows = rows < s->chunk ? rows : s->chunk;
     /* message: fixed fields, one slice, tokens, one block, output rows, each aligned to 64 */
@@ -74,10 +74,10 @@ void scorer_close(struct scorer *s)
     free(s);
 }
 
-/* One forward: at most s->chunk tokens. */
-static int run_chunk(struct scorer *s, uint32_t first, const int32_t *tokens, uint32_t count, struct lathe_error *err)
+/* One forward: at most s->chunk tokens, the last `rows` of which give logits. */
+static int run_chunk(struct scorer *s, uint32_t first, const int32_t *tokens, uint32_t count, uint32_t rows,
+                     struct lathe_error *err)
 {
-    uint32_t rows = s->rows > 1 ? count : 1;
     struct lathe_forward_in *in = s->in;
     memset(in, 0, sizeof *in);
     in->head.capacity = s->in_bytes;
@@ -86,7 +86,7 @@ static int run_chunk(struct scorer *s, uint32_t first, const int32_t *tokens, ui
     int32_t *ids = lathe_message_add(&in->head, &in->tokens, count, sizeof *ids);
     int32_t *block = lathe_message_add(&in->head, &in->blocks, 1, sizeof *block);
     uint32_t *outputs = lathe_message_add(&in->head, &in->outputs, rows, sizeof *outputs);
-    if (!slice || !ids || !block || !outputs)
+    if (!slice || !ids || !block || (rows && !outputs))
         return lathe_fail(err, LATHE_EINTERNAL, "the scorer's message is too small for %u tokens", count);
     *slice = (struct lathe_slice){ .request = 1, .flags = LATHE_SLICE_LOGITS, .first_position = (int32_t)first,
                                    .token_count = count, .block_count = 1, .output_count = rows,
@@ -110,7 +110,8 @@ int scorer_run(struct scorer *s, uint32_t first, const int32_t *tokens, size_t c
                           first, s->context_tokens, s->rows);
     for (size_t at = 0; at < count; at += s->chunk) {
         uint32_t n = count - at < s->chunk ? (uint32_t)(count - at) : s->chunk;
-        int status = run_chunk(s, first + (uint32_t)at, tokens + at, n, err);
+        int last = at + n == count;
+        int status = run_chunk(s, first + (uint32_t)at, tokens + at, n, s->rows > 1 ? n : (uint32_t)last, err);
         if (status)
             return status;
     }
@@ -163,15 +164,16 @@ int score_likelihood(struct scorer *s, const int32_t *tokens, size_t count, uint
         size_t end = count - begin < context ? count : begin + context;
         /* the last token's own logits predict nothing that is scored here */
         for (size_t at = begin; at + 1 < end;) {
-            const float *logits;
-            size_t n = end - 1 - at < s->rows ? end - 1 - at : s->rows;
-            int status = scorer_run(s, (uint32_t)(at - begin), tokens + at, n, &logits, err);
+            int seen = at + 1 < scored; /* scored by an earlier window: context only, no logits */
+            size_t most = seen ? s->chunk : s->rows, until = seen && scored < end ? scored : end;
+            size_t n = until - 1 - at < most ? until - 1 - at : most;
+            int status = run_chunk(s, (uint32_t)(at - begin), tokens + at, (uint32_t)n, seen ? 0 : (uint32_t)n, err);
             if (status)
                 return status;
             for (size_t i = 0; i < n; i++, at++) {
-                if (at + 1 < scored)
+                if (seen)
                     continue;
-                const float *row = logits + i * s->vocab;
+                const float *row = s->logits + i * s->vocab;
                 result->nll += log_sum_exp(row, s->vocab) - row[tokens[at + 1]];
                 scored++;
             }
