@@ -14,8 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of sqlite_extension.c: the virtual tables `attention` and `attention_weights`, percentile(). */
-__attribute__((weak)) int lathe_sqlite_init_static(sqlite3 *db);
+#include "sqlite_extension.h"
 
 struct lua_handle {
     bool open, recorded;
@@ -65,7 +64,7 @@ static void connect(lua_State *L, struct lua_handle *handle)
     int status = sqlite3_open_v2(handle->path, &handle->connection, SQLITE_OPEN_READONLY, NULL);
     if (status == SQLITE_OK)
         status = sqlite3_exec(handle->connection, "select 1 from sqlite_schema", NULL, NULL, NULL);
-    if (status == SQLITE_OK && lathe_sqlite_init_static)
+    if (status == SQLITE_OK) /* tables `attention`, `attention_weights`, percentile() */
         status = lathe_sqlite_init_static(handle->connection);
     if (status != SQLITE_OK) {
         char why[256];
