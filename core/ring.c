@@ -21,6 +21,8 @@ int ring_open(struct ring *ring, size_t bytes, size_t largest, size_t align, str
         largest = size - ring->align;
     ring->largest = largest & ~(ring->align - 1);
     ring->mapped = size + ring->align + ring->largest;
+    if (size < bytes)
+        return lathe_fail(err, LATHE_ENOMEM, "no machine has a ring of %zu bytes; ask for a smaller one", bytes);
     void *data = mmap(NULL, ring->mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data == MAP_FAILED) {
         memset(ring, 0, sizeof *ring);
