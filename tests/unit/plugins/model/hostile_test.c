@@ -112,7 +112,7 @@ static void unknown_architectures_and_layers_are_refused(void **state)
     memcpy(at + 4 + 8, "mamba", 5);
     expect_refusal(LATHE_EUNSUPPORTED, "architecture \"mamba\" is not known");
     read_zoo("llama-q8_0.gguf");
-    memcpy(after("blk.1.ffn_u") - 5, "xxxx_", 5); /* blk.1.xxxx_p.weight */
+    memcpy(after("blk.1.ffn_u") - 5, "misc_", 5); /* blk.1.misc_p.weight */
     expect_refusal(LATHE_EUNSUPPORTED, "is not part of the layers");
     read_zoo("llama-rope-linear.gguf");
     at = after("llama.rope.scaling.type");
