@@ -21,7 +21,6 @@ struct wishes {
     bool chat, stats, sampled, special;
     uint32_t max_tokens, threads, context;
     struct lathe_sampling sampling; /* NAN, −1: not said */
-    bool seed_given;
     struct stage_overrides overrides;
 };
 
@@ -151,7 +150,10 @@ static int parse_option(int c, struct wishes *w)
 
 static int parse(int argc, char **argv, struct wishes *w)
 {
-    *w = (struct wishes){ .max_tokens = 256, .sampling = { .temperature = NAN, .top_p = NAN, .min_p = NAN, .top_k = -1, .seed = 1 } };
+    *w = (struct wishes){
+        .max_tokens = 256,
+        .sampling = { .temperature = NAN, .top_p = NAN, .min_p = NAN, .top_k = -1, .seed = 1 },
+    };
     optind = 0;
     opterr = 0;
     for (int c; (c = getopt_long(argc, argv, "m:p:n:h", long_options, NULL)) != -1;) {

@@ -154,7 +154,8 @@ static void read_sampling(lua_State *L, int request, int job_index, const struct
     s->top_p = (float)lua_field_number(L, table, inner, "top_p", 1e-6, 1, s->top_p);
     s->min_p = (float)lua_field_number(L, table, inner, "min_p", 0, 0.999999, s->min_p);
     s->top_k = (int32_t)lua_field_integer(L, table, inner, "top_k", 0, INT32_MAX, s->top_k);
-    s->repetition_penalty = (float)lua_field_number(L, table, inner, "repetition_penalty", 1e-3, 1e3, s->repetition_penalty);
+    s->repetition_penalty =
+        (float)lua_field_number(L, table, inner, "repetition_penalty", 1e-3, 1e3, s->repetition_penalty);
     s->presence_penalty = (float)lua_field_number(L, table, inner, "presence_penalty", -2, 2, s->presence_penalty);
     s->frequency_penalty = (float)lua_field_number(L, table, inner, "frequency_penalty", -2, 2, s->frequency_penalty);
     s->seed = (uint64_t)lua_field_integer(L, table, inner, "seed", 0, INT64_MAX, (lua_Integer)s->seed);

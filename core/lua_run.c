@@ -261,7 +261,8 @@ int lua_run(lua_State *L)
     lua_stop_if_help(L);
     lua_settop(L, 1);
     if (!lua_istable(L, 1))
-        lua_fail(L, "lathe.run: takes a table { model = …, workload = … }, not %s", lua_describe(L, 1, text, sizeof text));
+        lua_fail(L, "lathe.run: takes a table { model = …, workload = … }, not %s",
+                 lua_describe(L, 1, text, sizeof text));
     lua_check_fields(L, 1, "lathe.run", run_fields, 0);
 
     struct lua_job *own = lua_newuserdatauv(L, sizeof *own, 1);

@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import pty
 import signal
 import sqlite3
 import subprocess
@@ -117,6 +118,12 @@ check("--set without a value", r.returncode == 2 and one_line(r), r)
 r = run(plain)
 check("without a terminal progress is plain lines", r.returncode == 0 and "1/1 requests" in r.stderr and "\r" not in r.stderr
       and "\033" not in r.stderr, r)
+master, slave = pty.openpty()
+r = subprocess.run([lathe, "run", plain], cwd=here, stdout=subprocess.PIPE, stderr=slave, text=True, timeout=60)
+os.close(slave)
+shown = os.read(master, 65536).decode()
+check("on a terminal progress is a bar that redraws itself", r.returncode == 0 and "\r" in shown and "[####" in shown
+      and "1/1 requests" in shown and shown.rstrip("\r\n").count("\n") == 0)
 r = run("-q", "--database", "other/place.db", plain)
 check("--database", r.returncode == 0 and (here / "other/place.db").exists(), r)
 
