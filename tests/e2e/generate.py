@@ -19,6 +19,15 @@ def run(*words, **more):
     return subprocess.run([lathe, "generate", *words], capture_output=True, timeout=120, **more)
 
 
+def finish(process, seconds):
+    """What it wrote; a process that does not end is ended, so that none is left behind."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()
+
+
 def check(what, condition, result=None):
     print(f"{'ok    ' if condition else 'FAILED'} {what}")
     if not condition:
@@ -81,7 +90,7 @@ process = subprocess.Popen([lathe, "generate", "--set", "model=tiny:delay_us=500
 time.sleep(1)
 process.send_signal(signal.SIGINT)
 began = time.monotonic()
-out, err = process.communicate(timeout=20)
+out, err = finish(process, 20)
 check("Ctrl-C ends it in good order", process.returncode == 1 and b"interrupted" in err and err.count(b"\n") == 1
       and time.monotonic() - began < 3 and out.endswith(b"\n"))
 if process.returncode != 1:

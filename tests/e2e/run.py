@@ -29,6 +29,15 @@ def run(*words, **more):
     return subprocess.run([lathe, "run", *words], cwd=here, capture_output=True, text=True, timeout=120, **more)
 
 
+def finish(process, seconds):
+    """What it wrote; a process that does not end is ended, so that none is left behind."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()
+
+
 def check(what, condition, result=None):
     print(f"{'ok    ' if condition else 'FAILED'} {what}")
     if not condition:
@@ -179,7 +188,7 @@ for name, number in (("SIGINT", signal.SIGINT), ("SIGTERM", signal.SIGTERM)):
     time.sleep(1)
     began = time.monotonic()
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = finish(process, 30)
     last = rows("results/slow.db", "select id, state, (select count(*) from token where run_id = run.id) from run order by id desc limit 1")[0]
     events = rows("results/slow.db", f"select message from event where run_id = {last[0]}")
     check(f"{name} ends a run in good order", process.returncode == 1 and "interrupted" in err and "slow.lua:4:" in err
@@ -188,11 +197,11 @@ for name, number in (("SIGINT", signal.SIGINT), ("SIGTERM", signal.SIGTERM)):
     if process.returncode != 1 or last[1] != "failed":
         print(out, err, last, events)
 
-process = subprocess.Popen([lathe, "run", write("loop.lua", "io.write 'x\\n' io.stdout:flush()\nwhile true do end\n")], cwd=here,
+process = subprocess.Popen([lathe, "run", write("loop.lua", "io.write 'x\\n' io.stdout:flush()\nwhile true do io.stdout:flush() end\n")], cwd=here,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 process.stdout.readline()
 process.send_signal(signal.SIGINT)
-_, err = process.communicate(timeout=10)
+_, err = finish(process, 10)
 check("Ctrl-C ends a loop in Lua", process.returncode == 1 and "interrupted" in err)
 
 # ── a folder that can't be written ───────────────────────────────────────────────────────
