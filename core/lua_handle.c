@@ -6,7 +6,7 @@
  *     r:outputs() → { { text = …, tokens = { … }, finish_reason = … }, … }, as the workload lists them
  *     lathe.sql "results/x.db":query "select …"
  *
- * Connections are read-only and opened when first asked. `:run` is the handle's run; other
+ * Connections only read, and are opened when first asked. `:run` is the handle's run; other
  * parameters are bound in order, or by name from a table. NULL is an absent field; the
  * columns' order stands in the result's field `columns`. */
 #include "lua_internal.h"
@@ -61,9 +61,11 @@ static void connect(lua_State *L, struct lua_handle *handle)
 {
     if (handle->connection)
         return;
-    int status = sqlite3_open_v2(handle->path, &handle->connection, SQLITE_OPEN_READONLY, NULL);
+    /* Not SQLITE_OPEN_READONLY: such a connection, closed last, leaves the write-ahead log beside the
+     * file, and whoever copies the file alone loses what is in the log. */
+    int status = sqlite3_open_v2(handle->path, &handle->connection, SQLITE_OPEN_READWRITE, NULL);
     if (status == SQLITE_OK)
-        status = sqlite3_exec(handle->connection, "select 1 from sqlite_schema", NULL, NULL, NULL);
+        status = sqlite3_exec(handle->connection, "pragma query_only = on; select 1 from sqlite_schema", NULL, NULL, NULL);
     if (status == SQLITE_OK) /* tables `attention`, `attention_weights`, percentile() */
         status = lathe_sqlite_init_static(handle->connection);
     if (status != SQLITE_OK) {

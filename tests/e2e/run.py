@@ -217,6 +217,17 @@ source = pathlib.Path(os.environ["LATHE_SOURCE"])
 r = run(str(source / "experiments/data/make_sample_trace.lua"))
 check("the sample trace is what its script makes", r.stdout == (source / "experiments/data/sample_trace.csv").read_text(), r)
 
+r = run("-q", write("log.lua", """local lathe = require "lathe"
+local model = lathe.model "tiny"
+local kept = {}
+for i = 1, 3 do
+  kept[i] = lathe.run { model = model, workload = { { prompt = "hello", output_tokens = 3 } } }
+  assert(kept[i]:query "select count(*) as n from token where run_id = :run" [1].n == 3)
+end
+"""))
+check("no write-ahead log is left beside the file", r.returncode == 0 and [p.name for p in here.glob("results/log.db*")] == ["log.db"]
+      and rows("results/log.db", "select count(*) from run") == [(3,)], r)
+
 argv = json.loads(rows("results/plain.db", "select argv from run order by id limit 1")[0][0])
 check("the command line is in the run's row", argv[:3] == ["lathe", "run", "-q"] and argv[-1] == "7")
 sys.exit(1 if failures else 0)
