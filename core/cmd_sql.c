@@ -77,10 +77,9 @@ static int answer(const struct arguments *a)
         status = command_fail("sql", 1, &err);
     } else {
         struct sql_position at = { .text = piped ? script.bytes : a->query };
-        if (sql_run(db, &at, a->format, stdout, &err))
+        struct sql_output output = { .out = stdout, .format = a->format };
+        if (sql_run(db, &at, &output, &err))
             status = fail_at(&at, &err);
-        else if (fflush(stdout))
-            status = command_fail("sql", 1, (lathe_error_set(&err, LATHE_EIO, "the output can't be written"), &err));
     }
     text_free(&script);
     sqlite3_close(db);

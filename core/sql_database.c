@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "recorder_schema.h"
 #include "text.h"
@@ -198,22 +199,41 @@ int sql_prepare(sqlite3 *db, struct sql_position *at, sqlite3_stmt **statement, 
     return status;
 }
 
-int sql_run(sqlite3 *db, struct sql_position *at, enum sql_format format, FILE *out, struct lathe_error *err)
+static double now_ms(void)
 {
-    sqlite3_stmt *statement;
-    bool blank = false, more;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+static int run_one(sqlite3 *db, sqlite3_stmt *statement, const struct sql_output *o, struct lathe_error *err)
+{
     int64_t rows;
+    bool more;
+    double from = now_ms();
+    int code = sql_table_write(o->out, o->format, statement, o->limit, &rows, &more);
+    if (code != SQLITE_DONE)
+        return sql_step_fail(db, code, err);
+    if (fflush(o->out) || ferror(o->out))
+        return lathe_fail(err, LATHE_EIO, "the output can't be written: %s", strerror(errno));
+    if (o->notes && more)
+        fprintf(o->notes, "the first %lld rows; .limit 0 shows all, .limit N another number\n", (long long)rows);
+    else if (o->notes && sqlite3_column_count(statement) > 0)
+        fprintf(o->notes, "%lld %s, %.1f ms\n", (long long)rows, rows == 1 ? "row" : "rows", now_ms() - from);
+    return 0;
+}
+
+int sql_run(sqlite3 *db, struct sql_position *at, const struct sql_output *output, struct lathe_error *err)
+{
+    bool apart = output->format != SQL_CSV && output->format != SQL_JSON, blank = false;
+    sqlite3_stmt *statement;
     int status;
     while ((status = sql_prepare(db, at, &statement, err)) == 0 && statement) {
         bool shown = sqlite3_column_count(statement) > 0;
-        if (blank && shown && format != SQL_CSV && format != SQL_JSON)
-            fputc('\n', out);
+        if (apart && blank && shown)
+            fputc('\n', output->out);
         blank = blank || shown;
-        int code = sql_table_write(out, format, statement, 0, &rows, &more);
-        if (code != SQLITE_DONE)
-            status = sql_step_fail(db, code, err);
-        else if (ferror(out))
-            status = lathe_fail(err, LATHE_EIO, "the output can't be written: %s", strerror(errno));
+        status = run_one(db, statement, output, err);
         sqlite3_finalize(statement);
         if (status)
             break;
