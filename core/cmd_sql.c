@@ -108,7 +108,9 @@ static int choose_format(const char *name, enum sql_format *format)
 static int unknown_option(const char *word)
 {
     static const char *const names[] = { "--format", "--help" };
-    const char *nearest = nearest_name(word, names, sizeof names / sizeof *names);
+    char name[40];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(word, "="), word);
+    const char *nearest = nearest_name(name, names, sizeof names / sizeof *names);
     return nearest ? command_usage("sql", "unknown option %s; perhaps %s", word, nearest)
                    : command_usage("sql", "unknown option %s", word);
 }

@@ -13,12 +13,10 @@
 #include <time.h>
 
 #include "recorder_schema.h"
+#include "sqlite_extension.h"
 #include "text.h"
 
 enum { BUSY_MS = 5000 };
-
-/* Of sqlite_extension.c: the virtual tables `attention` and `attention_weights`, percentile(). */
-__attribute__((weak)) int lathe_sqlite_init_static(sqlite3 *db);
 
 static int look_at_file(const char *path, struct lathe_error *err)
 {
@@ -99,7 +97,7 @@ int sql_open(const char *path, FILE *warnings, sqlite3 **db, struct lathe_error 
     if (status)
         return status;
     int code = open_file(path, warnings, db);
-    if (code == SQLITE_OK && lathe_sqlite_init_static)
+    if (code == SQLITE_OK)
         code = lathe_sqlite_init_static(*db);
     if (code == SQLITE_OK)
         code = sqlite3_exec(*db, "PRAGMA query_only = 1", NULL, NULL, NULL);
