@@ -203,8 +203,8 @@ class Prompt:
                     break
                 if not got:
                     break
-                seen += got.decode("utf-8", "replace")
-        return seen.replace("\r\n", "\n")
+                seen = (seen + got.decode("utf-8", "replace")).replace("\r\n", "\n")
+        return seen
 
     def say(self, text, end="lathe> "):
         os.write(self.fd, text.encode())
