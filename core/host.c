@@ -90,7 +90,8 @@ static void *table_alloc(void *context, size_t bytes, size_t align)
     (void)context;
     if (align < sizeof(struct piece))
         align = sizeof(struct piece);
-    if (align & (align - 1) || must_fail() || __builtin_add_overflow(bytes, align + sizeof(struct piece), &total))
+    if (align & (align - 1) || must_fail() || __builtin_add_overflow(bytes, align + sizeof(struct piece), &total) ||
+        total > PTRDIFF_MAX)
         return NULL;
     char *base = calloc(1, total);
     if (!base)

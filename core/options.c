@@ -175,14 +175,14 @@ int options_check(const struct lathe_option *options, uint32_t count, struct lat
 static int unknown_option(const char *owner, const struct lathe_option *options, uint32_t count, const char *name,
                           struct lathe_error *err)
 {
-    const char *names[OPTIONS_MAX];
+    const char *names[OPTIONS_MAX] = { NULL };
+    if (count == 0)
+        return lathe_fail(err, LATHE_EINVAL, "%s has no option `%.60s`; it takes none", owner, name);
     for (uint32_t i = 0; i < count; i++)
         names[i] = options[i].name;
     const char *near = nearest_name(name, names, count);
     if (near)
         return lathe_fail(err, LATHE_EINVAL, "%s has no option `%.60s`; did you mean `%s`?", owner, name, near);
-    if (count == 0)
-        return lathe_fail(err, LATHE_EINVAL, "%s has no option `%.60s`; it takes none", owner, name);
     struct text list = { 0 };
     for (uint32_t i = 0; i < count; i++)
         text_print(&list, "%s%s", i > 0 ? ", " : "", names[i]);
