@@ -2,14 +2,16 @@
 /* The recorder: events in, rows in SQLite out.
  *
  *     engine thread ──ring──▶┐
- *     worker thread ──ring──▶├─ writer thread ─ one transaction a flush interval ─▶ WAL
+ *     worker thread ──ring──▶├─ writer thread ─ two transactions a flush interval ─▶ WAL
  *     probe (bulk)  ──ring──▶┘
  *
  * A producer is one thread's pair of rings (small variable records; bulk for attention):
  * no lock, no allocation, no system call to record. The writer thread owns the only
  * writing connection; everything else that must be written (runs, factors, artifacts)
  * goes through it too. A run that is killed loses at most the last flush interval, and
- * is marked `cut_short` when the database is next opened. */
+ * is marked `cut_short` when the database is next opened. The writer begins to write twice an
+ * interval, so that what was recorded is committed before it is an interval old (while one
+ * transaction, and a checkpoint behind it, take less than half the interval). */
 #ifndef CORE_RECORDER_H
 #define CORE_RECORDER_H
 
@@ -28,7 +30,7 @@ enum recorder_on_full { RECORDER_WAIT = 0, RECORDER_DROP = 1 };
 
 struct recorder_params {
     const char *path;            /* made if absent, migrated if older, refused if newer */
-    int64_t flush_interval_ns;   /* 0: 200 ms */
+    int64_t flush_interval_ns;   /* the oldest that an uncommitted row may be; 0: 200 ms */
     size_t ring_bytes;           /* a producer's small ring; 0: 4 MiB */
     size_t bulk_bytes;           /* a producer's bulk ring; 0: 16 MiB; must hold the worst step */
     int on_full;                 /* enum recorder_on_full */

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* The writer thread: every flush interval, when a ring is filling, or when somebody waits for
- * a flush, it makes one pass:
+/* The writer thread: twice a flush interval, when a ring is filling, or when somebody waits
+ * for a flush, it makes one pass:
  *
  *     note how far each ring has come (bulk first) → take the cold rows → one transaction:
  *     cold rows, small events, attention → commit → tell who waits
+ *
+ * Twice, and counted from where a pass begins: a row that a pass just missed waits for the
+ * next one to begin (half an interval, or as long as this pass takes) and then to commit. So
+ * it is committed within the interval while a pass takes less than half of it. Were passes a
+ * whole interval apart, or counted from their ends, it would wait for the interval and a pass.
  *
  * The order matters: what is noted first may refer to what is taken later, never the other
  * way round. A row that the schema refuses is counted and told of, and the rest goes on; a
@@ -226,7 +231,8 @@ static int64_t monotonic_ns(void)
 void *writer_main(void *argument)
 {
     struct recorder *recorder = argument;
-    int64_t next = monotonic_ns() + recorder->params.flush_interval_ns;
+    const int64_t period = recorder->params.flush_interval_ns / 2;
+    int64_t next = monotonic_ns() + period;
     for (;;) {
         struct timespec until = { .tv_sec = next / 1000000000, .tv_nsec = next % 1000000000 };
         pthread_mutex_lock(&recorder->lock);
@@ -238,8 +244,8 @@ void *writer_main(void *argument)
         pthread_mutex_unlock(&recorder->lock);
 
         atomic_store(&recorder->pressed, 0);
+        next = monotonic_ns() + period;
         pass(recorder);
-        next = monotonic_ns() + recorder->params.flush_interval_ns;
 
         pthread_mutex_lock(&recorder->lock);
         recorder->completed = wanted;
