@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "host.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,11 +14,16 @@
 
 struct host_context {
     char *name;
-    const struct clock *clock;
+    struct clock *clock;
     struct clock own_clock; /* until a run's clock is attached */
     struct producer *producer;
     int metric_count;
     struct host_metric metrics[HOST_MAX_METRICS];
+    /* Figures from a bus's worker threads: the producer's ring is the engine thread's alone, so
+     * they wait here until that drains them. */
+    pthread_mutex_t lock;
+    _Atomic uint32_t waiting;
+    struct record_metric deferred[HOST_MAX_DEFERRED];
 };
 
 /* --- thread roles ---------------------------------------------------------------- */
@@ -43,14 +50,23 @@ static uint32_t table_thread_roles(void *context)
     return host_thread_roles();
 }
 
+static void table_set_thread_roles(void *context, uint32_t roles)
+{
+    (void)context;
+    host_set_thread_roles(roles);
+}
+
 /* --- memory ---------------------------------------------------------------------- */
 
-/* In front of each piece, so that any alignment can come from calloc, whose large pieces
- * are pages that cost nothing until they are touched. */
+/* In front of each piece, so that any alignment can be had. Large pieces are pages of their own,
+ * which cost nothing until they are touched, in huge pages where the system gives them on request:
+ * fewer look-ups of addresses, and a speed that doesn't hang on where the small ones came to lie. */
 struct piece {
     void *base;
-    size_t bytes;
+    size_t mapped; /* bytes to unmap; 0: from calloc */
 };
+
+enum { HUGE_PAGE = 2 << 20, LARGE_PIECE = 4 << 20 };
 
 static _Atomic int64_t fail_after = -1;
 static _Atomic uint64_t allocations, live;
@@ -84,6 +100,25 @@ static int must_fail(void)
     return atomic_fetch_sub(&fail_after, 1) == 0;
 }
 
+/* Zeroed, and cut so that it begins where a huge page does. */
+static char *map_large(size_t total, size_t *mapped)
+{
+    size_t whole;
+    if (__builtin_add_overflow(total, 2 * (size_t)HUGE_PAGE - 1, &whole))
+        return NULL;
+    whole &= ~((size_t)HUGE_PAGE - 1);
+    char *base = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED)
+        return NULL;
+    size_t before = (HUGE_PAGE - (uintptr_t)base % HUGE_PAGE) % HUGE_PAGE;
+    if (before)
+        munmap(base, before);
+    base += before;
+    *mapped = whole - before;
+    madvise(base, *mapped, MADV_HUGEPAGE); /* a system that has none says no, which is fine */
+    return base;
+}
+
 static void *table_alloc(void *context, size_t bytes, size_t align)
 {
     size_t total;
@@ -93,13 +128,14 @@ static void *table_alloc(void *context, size_t bytes, size_t align)
     if (align & (align - 1) || must_fail() || __builtin_add_overflow(bytes, align + sizeof(struct piece), &total) ||
         total > PTRDIFF_MAX)
         return NULL;
-    char *base = calloc(1, total);
+    size_t mapped = 0;
+    char *base = total < LARGE_PIECE ? calloc(1, total) : map_large(total, &mapped);
     if (!base)
         return NULL;
     uintptr_t at = ((uintptr_t)base + sizeof(struct piece) + align - 1) & ~(uintptr_t)(align - 1);
     struct piece *piece = (struct piece *)(void *)(base + (at - (uintptr_t)base)) - 1;
     piece->base = base;
-    piece->bytes = bytes;
+    piece->mapped = mapped;
     atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     return piece + 1;
@@ -111,7 +147,11 @@ static void table_free(void *context, void *memory)
     if (!memory)
         return;
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
-    free(((struct piece *)memory - 1)->base);
+    struct piece piece = ((struct piece *)memory)[-1];
+    if (piece.mapped)
+        munmap(piece.base, piece.mapped);
+    else
+        free(piece.base);
 }
 
 /* --- log, clock, figures ----------------------------------------------------------- */
@@ -131,6 +171,14 @@ static int64_t table_now(void *context)
 {
     const struct host_context *own = context;
     return clock_now(own->clock ? own->clock : &own->own_clock);
+}
+
+static void table_wait_until(void *context, int64_t when_ns)
+{
+    struct host_context *own = context;
+    struct clock *clock = own->clock ? own->clock : &own->own_clock;
+    while (clock_now(clock) < when_ns) /* a signal may cut the sleep short */
+        clock_wait_until(clock, when_ns);
 }
 
 static int table_metric(void *context, const char *name, const char *unit, const char *help)
@@ -166,12 +214,33 @@ static void table_record(void *context, int number, double value)
     struct record_metric row = { .time_ns = table_now(own), .value = value };
     snprintf(row.plugin, sizeof row.plugin, "%s", own->name);
     snprintf(row.name, sizeof row.name, "%s", own->metrics[number].name);
-    record_metric(own->producer, &row);
+    if (!(host_thread_roles() & LATHE_THREAD_WORKER) || (host_thread_roles() & LATHE_THREAD_MAIN)) {
+        record_metric(own->producer, &row);
+        return;
+    }
+    pthread_mutex_lock(&own->lock);
+    uint32_t n = atomic_load_explicit(&own->waiting, memory_order_relaxed);
+    if (n < HOST_MAX_DEFERRED) { /* more between two steps are lost: a figure, not a decision */
+        own->deferred[n] = row;
+        atomic_store_explicit(&own->waiting, n + 1, memory_order_release);
+    }
+    pthread_mutex_unlock(&own->lock);
+}
+
+void host_context_drain(struct host_context *own)
+{
+    if (atomic_load_explicit(&own->waiting, memory_order_acquire) == 0)
+        return;
+    pthread_mutex_lock(&own->lock);
+    uint32_t n = atomic_exchange_explicit(&own->waiting, 0, memory_order_relaxed);
+    for (uint32_t i = 0; own->producer && i < n; i++)
+        record_metric(own->producer, &own->deferred[i]);
+    pthread_mutex_unlock(&own->lock);
 }
 
 /* --- the context --------------------------------------------------------------------- */
 
-struct host_context *host_context_create(const char *name, const struct clock *clock, struct lathe_host *host)
+struct host_context *host_context_create(const char *name, struct clock *clock, struct lathe_host *host)
 {
     struct host_context *context = calloc(1, sizeof *context);
     if (!context)
@@ -181,6 +250,7 @@ struct host_context *host_context_create(const char *name, const struct clock *c
         free(context);
         return NULL;
     }
+    pthread_mutex_init(&context->lock, NULL);
     context->clock = clock;
     clock_start(&context->own_clock, CLOCK_KIND_REAL);
     *host = (struct lathe_host){
@@ -194,6 +264,8 @@ struct host_context *host_context_create(const char *name, const struct clock *c
         .metric = table_metric,
         .record = table_record,
         .thread_roles = table_thread_roles,
+        .set_thread_roles = table_set_thread_roles,
+        .wait_until = table_wait_until,
     };
     return context;
 }
@@ -207,12 +279,14 @@ void host_context_destroy(struct host_context *context)
         free((char *)(uintptr_t)context->metrics[i].unit);
         free((char *)(uintptr_t)context->metrics[i].help);
     }
+    pthread_mutex_destroy(&context->lock);
     free(context->name);
     free(context);
 }
 
-void host_context_attach(struct host_context *context, const struct clock *clock, struct producer *producer)
+void host_context_attach(struct host_context *context, struct clock *clock, struct producer *producer)
 {
+    host_context_drain(context); /* what the producer so far is owed */
     context->clock = clock;
     context->producer = producer;
 }

@@ -12,15 +12,18 @@
 struct host_context;
 struct producer;
 
-enum { HOST_MAX_METRICS = 64 };
+enum { HOST_MAX_METRICS = 64, HOST_MAX_DEFERRED = 64 };
 
 /* `name` ("scheduler/fcfs") is copied: it stands in log lines and metric rows. NULL when
  * memory ran out. The table is filled in place and holds the context. [main or loader] */
-struct host_context *host_context_create(const char *name, const struct clock *clock, struct lathe_host *host);
+struct host_context *host_context_create(const char *name, struct clock *clock, struct lathe_host *host);
 void host_context_destroy(struct host_context *context); /* NULL is ignored */
 
 /* Clock and producer of a run; NULLs detach. Not while the instance is used. [main] */
-void host_context_attach(struct host_context *context, const struct clock *clock, struct producer *producer);
+void host_context_attach(struct host_context *context, struct clock *clock, struct producer *producer);
+
+/* Writes what a bus's worker threads recorded since; one load when there is nothing. [engine] */
+void host_context_drain(struct host_context *context);
 
 /* What the plugin registered. `unit` and `help` may be "". */
 struct host_metric {

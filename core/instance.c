@@ -80,7 +80,7 @@ void instance_destroy(struct instance *instance)
     free(whole);
 }
 
-void instance_attach(struct instance *instance, const struct clock *clock, struct producer *producer)
+void instance_attach(struct instance *instance, struct clock *clock, struct producer *producer)
 {
     host_context_attach(instance->context, clock, producer);
 }

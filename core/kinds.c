@@ -41,7 +41,8 @@ static const struct kind_slot batching_slots[] = {
 };
 static const struct kind_slot bus_slots[] = {
     HEAD_SLOTS(bus), SLOT(bus, add_service), SLOT(bus, remove_service), SLOT(bus, resolve), SLOT(bus, loan),
-    SLOT(bus, give_back), SLOT(bus, post), SLOT(bus, wait), SLOT(bus, stats), { NULL, 0 },
+    SLOT(bus, give_back), SLOT(bus, post), SLOT(bus, wait), SLOT(bus, stats), SLOT(bus, post_many),
+    SLOT(bus, wait_many), SLOT(bus, poll), SLOT(bus, scale), SLOT(bus, health), SLOT(bus, observe), { NULL, 0 },
 };
 static const struct kind_slot router_slots[] = {
     HEAD_SLOTS(router), SLOT(router, bind), SLOT(router, route), { NULL, 0 },

@@ -66,7 +66,7 @@ int instance_create(struct registry *registry, int kind, const char *name, const
 void instance_destroy(struct instance *instance); /* NULL is ignored */
 
 /* A run begins or ends around this instance: its clock and where its metrics go. NULLs detach. [main] */
-void instance_attach(struct instance *instance, const struct clock *clock, struct producer *producer);
+void instance_attach(struct instance *instance, struct clock *clock, struct producer *producer);
 
 /* An optional ability, or NULL. */
 const void *instance_extension(const struct instance *instance, const char *id);

@@ -8,32 +8,15 @@
  *     endpoint->call == method->function      endpoint->self == method->self
  *
  * Loans are heap. A posted call is done at once, on the caller's thread; its status and
- * sentence wait in one of TICKETS places until somebody asks. */
-#include <string.h>
-
-#include <lathe/bus.h>
-
-enum { TICKETS = 64, NAME_BYTES = 128 };
-
-struct service {
-    struct service *next;
-    const struct lathe_service *what; /* borrowed */
-    struct lathe_endpoint *endpoints; /* (what->method_count) */
-    char *names;                      /* (what->method_count, NAME_BYTES) */
-};
-
-struct ticket {
-    uint64_t number; /* 0: free */
-    int status;
-    struct lathe_error err;
-};
+ * sentence wait in one of TICKETS places until somebody asks. There is no envelope: nothing is
+ * stamped, counted, retried or refused, and an observer hears nothing. */
+#include <bus/directory.h>
+#include <bus/tickets.h>
 
 struct direct {
     const struct lathe_host *host;
-    struct service *services;
-    uint32_t next_id;
-    uint64_t next_ticket;
-    struct ticket tickets[TICKETS];
+    struct directory directory; /* a service's `more` is the number of workers wished for */
+    struct tickets tickets;
 };
 
 static int create(const struct lathe_host *host, const struct lathe_config *config, void **self,
@@ -44,15 +27,10 @@ static int create(const struct lathe_host *host, const struct lathe_config *conf
     if (!d)
         return lathe_fail(err, LATHE_ENOMEM, "bus direct: no memory for %zu bytes", sizeof *d);
     d->host = host;
+    d->directory = (struct directory){ .host = host, .bus = "direct" };
+    tickets_open(&d->tickets, "direct");
     *self = d;
     return LATHE_OK;
-}
-
-static void service_free(const struct lathe_host *host, struct service *s)
-{
-    lathe_free(host, s->endpoints);
-    lathe_free(host, s->names);
-    lathe_free(host, s);
 }
 
 static void destroy(void *self)
@@ -60,135 +38,43 @@ static void destroy(void *self)
     struct direct *d = self;
     if (!d)
         return;
-    while (d->services) {
-        struct service *s = d->services;
-        d->services = s->next;
-        service_free(d->host, s);
+    while (d->directory.services) {
+        struct directory_service *s = d->directory.services;
+        d->directory.services = s->next;
+        directory_free(&d->directory, s);
     }
+    tickets_close(&d->tickets);
     lathe_free(d->host, d);
-}
-
-/* The link that points at the service, or at the NULL where it would be. */
-static struct service **find(struct direct *d, const char *name)
-{
-    struct service **link = &d->services;
-    while (*link && strcmp((*link)->what->name, name))
-        link = &(*link)->next;
-    return link;
 }
 
 static int add_service(void *self, const struct lathe_service *service, struct lathe_error *err)
 {
     struct direct *d = self;
-    struct service *s, **link;
-
-    if (!service->name || !service->name[0] || service->method_count == 0)
-        return lathe_fail(err, LATHE_EINVAL, "bus direct: a service needs a name and at least one method");
-    link = find(d, service->name);
-    if (*link)
-        return lathe_fail(err, LATHE_EBUSY, "bus direct: there is a service '%s' already; remove it first",
-                          service->name);
-    for (uint32_t i = 0; i < service->method_count; i++) {
-        const struct lathe_service_method *m = &service->methods[i];
-        if (!m->function || !m->name || strlen(service->name) + 1 + strlen(m->name) >= NAME_BYTES)
-            return lathe_fail(err, LATHE_EINVAL, "bus direct: method %u of service '%s' has no function, no name, or "
-                              "a name that with the service's exceeds %d bytes", i, service->name, NAME_BYTES - 1);
-    }
-    s = lathe_alloc(d->host, sizeof *s);
-    if (s) {
-        s->what = service;
-        s->endpoints = lathe_alloc_array(d->host, service->method_count, sizeof *s->endpoints);
-        s->names = lathe_alloc_array(d->host, service->method_count, NAME_BYTES);
-    }
-    if (!s || !s->endpoints || !s->names) {
-        if (s)
-            service_free(d->host, s);
-        return lathe_fail(err, LATHE_ENOMEM, "bus direct: no memory for the endpoints of service '%s'", service->name);
-    }
-    for (uint32_t i = 0; i < service->method_count; i++) {
-        const struct lathe_service_method *m = &service->methods[i];
-        char *name = s->names + (size_t)i * NAME_BYTES;
-        snprintf(name, NAME_BYTES, "%s.%s", service->name, m->name);
-        s->endpoints[i] = (struct lathe_endpoint){ .call = m->function, .self = m->self, .id = d->next_id++,
-                                                   .name = name };
-    }
-    *link = s;
-    return LATHE_OK;
+    struct directory_service *added;
+    int status = directory_add(&d->directory, service, &added, err);
+    if (status == LATHE_OK)
+        added->more = (void *)(uintptr_t)service->workers;
+    return status;
 }
 
 static int remove_service(void *self, const char *name, struct lathe_error *err)
 {
     struct direct *d = self;
-    struct service **link = find(d, name), *s = *link;
-    if (!s)
-        return lathe_fail(err, LATHE_ENOTFOUND, "bus direct: there is no service '%s' to remove", name);
-    *link = s->next;
-    service_free(d->host, s);
-    return LATHE_OK;
-}
-
-/* Edits (insert, delete, replace) from a to b; both are cut at NAME_BYTES. */
-static unsigned distance(const char *a, const char *b)
-{
-    unsigned row[NAME_BYTES + 1];
-    size_t m = strnlen(a, NAME_BYTES), n = strnlen(b, NAME_BYTES);
-    for (size_t j = 0; j <= n; j++)
-        row[j] = (unsigned)j;
-    for (size_t i = 1; i <= m; i++) {
-        unsigned diagonal = row[0];
-        row[0] = (unsigned)i;
-        for (size_t j = 1; j <= n; j++) {
-            unsigned replace = diagonal + (a[i - 1] != b[j - 1]), best = row[j] + 1;
-            diagonal = row[j];
-            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-            row[j] = replace < best ? replace : best;
-        }
-    }
-    return row[n];
+    struct directory_service *removed;
+    int status = directory_remove(&d->directory, name, &removed, err);
+    if (status == LATHE_OK)
+        directory_free(&d->directory, removed);
+    return status;
 }
 
 static int resolve(void *self, const char *name, const struct lathe_endpoint **endpoint, struct lathe_error *err)
 {
-    struct direct *d = self;
-    const char *nearest = NULL;
-    unsigned least = UINT32_MAX;
-
-    for (struct service *s = d->services; s; s = s->next) {
-        for (uint32_t i = 0; i < s->what->method_count; i++) {
-            unsigned edits;
-            if (!strcmp(s->endpoints[i].name, name)) {
-                *endpoint = &s->endpoints[i];
-                return LATHE_OK;
-            }
-            edits = distance(name, s->endpoints[i].name);
-            if (edits < least)
-                least = edits, nearest = s->endpoints[i].name;
-        }
-    }
-    if (!nearest)
-        return lathe_fail(err, LATHE_ENOTFOUND, "bus direct: there is no endpoint '%.128s'; no service was added yet",
-                          name);
-    return lathe_fail(err, LATHE_ENOTFOUND, "bus direct: there is no endpoint '%.128s'; did you mean '%s'?", name,
-                      nearest);
+    return directory_resolve(&((struct direct *)self)->directory, name, endpoint, err);
 }
 
 static struct lathe_message *loan(void *self, size_t bytes, struct lathe_error *err)
 {
-    struct direct *d = self;
-    struct lathe_message *m;
-    if (bytes < sizeof *m) {
-        lathe_fail(err, LATHE_EINVAL, "bus direct: a loan of %zu bytes holds no message header, which takes %zu", bytes,
-                   sizeof *m);
-        return NULL;
-    }
-    m = d->host->alloc(d->host->context, bytes, 64);
-    if (!m) {
-        lathe_fail(err, LATHE_ENOMEM, "bus direct: no memory for a message of %zu bytes", bytes);
-        return NULL;
-    }
-    m->capacity = bytes;
-    m->bytes = 0;
-    return m;
+    return heap_loan(((struct direct *)self)->host, "direct", bytes, err);
 }
 
 static void give_back(void *self, struct lathe_message *message)
@@ -199,43 +85,64 @@ static void give_back(void *self, struct lathe_message *message)
 static int post(void *self, const struct lathe_endpoint *endpoint, const void *in, void *out, uint64_t *ticket,
                 struct lathe_error *err)
 {
-    struct direct *d = self;
-    struct ticket *t = NULL;
-    for (uint32_t i = 0; i < TICKETS && !t; i++) {
-        struct ticket *candidate = &d->tickets[(d->next_ticket + i) % TICKETS];
-        t = candidate->number ? NULL : candidate;
-    }
-    if (!t)
-        return lathe_fail(err, LATHE_EFULL, "bus direct: %d posted calls were not waited for; wait for one", TICKETS);
-    t->number = ++d->next_ticket;
-    t->err.code = LATHE_OK;
-    t->err.message[0] = '\0';
-    t->status = endpoint->call(endpoint->self, in, out, &t->err);
-    *ticket = t->number;
-    return LATHE_OK;
+    return tickets_post(&((struct direct *)self)->tickets, endpoint, in, out, ticket, err);
 }
 
-static int wait_for(void *self, uint64_t number, int64_t timeout_ns, struct lathe_error *err)
+static int wait_for(void *self, uint64_t ticket, int64_t timeout_ns, struct lathe_error *err)
+{
+    return tickets_wait(&((struct direct *)self)->tickets, ticket, timeout_ns, err);
+}
+
+static int post_many(void *self, const struct lathe_endpoint *endpoint, const void *const *in, void *const *out,
+                     uint64_t *tickets, uint32_t count, uint32_t *posted, struct lathe_error *err)
+{
+    return tickets_post_many(&((struct direct *)self)->tickets, endpoint, in, out, tickets, count, posted, err);
+}
+
+static int wait_many(void *self, const uint64_t *tickets, int *statuses, uint32_t count, struct lathe_error *err)
+{
+    return tickets_wait_many(&((struct direct *)self)->tickets, tickets, statuses, count, err);
+}
+
+/* The one caller is here, so that nothing can be done while it sleeps: it is told so at once. */
+static int poll(void *self, uint64_t *seen, int64_t timeout_ns)
+{
+    (void)timeout_ns;
+    return tickets_poll(&((struct direct *)self)->tickets, seen, 0);
+}
+
+static int scale(void *self, const char *service, uint32_t workers, struct lathe_error *err)
 {
     struct direct *d = self;
-    (void)timeout_ns; /* it is done */
-    for (uint32_t i = 0; number && i < TICKETS; i++) {
-        struct ticket *t = &d->tickets[i];
-        if (t->number == number) {
-            t->number = 0;
-            if (t->status != LATHE_OK && err)
-                *err = t->err;
-            return t->status;
-        }
-    }
-    return lathe_fail(err, LATHE_ENOTFOUND, "bus direct: there is no ticket %llu; each is spent by one wait",
-                      (unsigned long long)number);
+    struct directory_service *s;
+    int status = directory_find(&d->directory, service, &s, err);
+    if (status == LATHE_OK)
+        s->more = (void *)(uintptr_t)workers;
+    return status;
+}
+
+static int health(void *self, const char *service, struct lathe_service_health *health, struct lathe_error *err)
+{
+    struct direct *d = self;
+    struct directory_service *s;
+    int status = directory_find(&d->directory, service, &s, err);
+    if (status != LATHE_OK)
+        return status;
+    *health = (struct lathe_service_health){ .size = sizeof *health, .alive = 1, .ready = 1,
+                                             .breaker = LATHE_BREAKER_CLOSED,
+                                             .workers_wanted = (uint32_t)(uintptr_t)s->more };
+    return LATHE_OK;
 }
 
 static void stats(void *self, const struct lathe_endpoint *endpoint, struct lathe_endpoint_stats *s)
 {
     (void)self, (void)endpoint; /* nothing lies between caller and callee that could count */
     *s = (struct lathe_endpoint_stats){ 0 };
+}
+
+static void observe(void *self, const struct lathe_bus_observer *observer)
+{
+    (void)self, (void)observer; /* nothing is there that could tell */
 }
 
 static const struct lathe_bus_api api = {
@@ -251,6 +158,12 @@ static const struct lathe_bus_api api = {
     .post = post,
     .wait = wait_for,
     .stats = stats,
+    .post_many = post_many,
+    .wait_many = wait_many,
+    .poll = poll,
+    .scale = scale,
+    .health = health,
+    .observe = observe,
 };
 
 extern const struct lathe_plugin lathe_plugin;
@@ -260,7 +173,7 @@ LATHE_EXPORT const struct lathe_plugin lathe_plugin = {
     .kind = LATHE_KIND_BUS,
     .concurrency = LATHE_SERIAL,
     .name = "direct",
-    .version = "1.0.0",
+    .version = "2.0.0",
     .summary = "no bus at all: a call between services is one indirect call",
     .api = &api,
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A host table for tests that use a library or plugin without the registry: memory that is
- * counted, may be limited, and may fail at the nth call; no log, no clock, no metrics. */
+ * counted, may be limited, and may fail at the nth call; no log, no metrics. Its clock is virtual:
+ * it ticks by one when it is read, jumps when somebody waits, and is the test's to set. */
 #ifndef TESTS_COUNTING_HOST_H
 #define TESTS_COUNTING_HOST_H
 
@@ -13,6 +14,7 @@
 struct counting_host {
     struct lathe_host host;
     atomic_size_t live_bytes, peak_bytes, calls, live_blocks;
+    _Atomic int64_t now_ns;
     size_t fail_at;     /* the call that fails, from 1; 0: none */
     size_t limit_bytes; /* more than that fails; 0: no limit */
 };
@@ -62,8 +64,15 @@ static void counting_log(void *context, int level, uint64_t correlation, const c
 
 static int64_t counting_now(void *context)
 {
-    (void)context;
-    return 0;
+    return atomic_fetch_add(&((struct counting_host *)context)->now_ns, 1) + 1;
+}
+
+static void counting_wait_until(void *context, int64_t when_ns)
+{
+    struct counting_host *h = context;
+    int64_t now = atomic_load(&h->now_ns);
+    while (now < when_ns && !atomic_compare_exchange_weak(&h->now_ns, &now, when_ns))
+        ;
 }
 
 static int counting_metric(void *context, const char *name, const char *unit, const char *help)
@@ -83,6 +92,11 @@ static uint32_t counting_roles(void *context)
     return LATHE_THREAD_MAIN | LATHE_THREAD_LOADER | LATHE_THREAD_ENGINE | LATHE_THREAD_WORKER;
 }
 
+static void counting_set_roles(void *context, uint32_t roles)
+{
+    (void)context, (void)roles;
+}
+
 /* `h` stays where it is while the table is used. */
 static inline const struct lathe_host *counting_host_init(struct counting_host *h)
 {
@@ -90,7 +104,8 @@ static inline const struct lathe_host *counting_host_init(struct counting_host *
     h->host = (struct lathe_host){.size = sizeof h->host, .abi = LATHE_PLUGIN_ABI, .context = h,
                                   .log = counting_log, .now_ns = counting_now, .alloc = counting_alloc,
                                   .free = counting_free, .metric = counting_metric, .record = counting_record,
-                                  .thread_roles = counting_roles};
+                                  .thread_roles = counting_roles, .set_thread_roles = counting_set_roles,
+                                  .wait_until = counting_wait_until};
     return &h->host;
 }
 

@@ -53,6 +53,13 @@ struct lathe_host {
 
     /* The roles of the calling thread: bits of enum lathe_thread. [any] */
     uint32_t (*thread_roles)(void *context);
+
+    /* A thread that a plugin started says what it is, once, before it calls a seam: bits of
+     * enum lathe_thread. [any]                                              since plugin abi 2 */
+    void (*set_thread_roles)(void *context, uint32_t roles);
+    /* Wait until now_ns is at least `when_ns`: sleeps on a real clock, jumps on a virtual one.
+     * Not inside the step loop, but for a retry's pause. [any]              since plugin abi 2 */
+    void (*wait_until)(void *context, int64_t when_ns);
 };
 
 /* Debug builds check thread tags with this; release builds don't ask. */

@@ -10,7 +10,9 @@
  *     ┌────────┬──────────────┬─────────┬──────────┬── … ──┐
  *     │ header │ fixed fields │ tokens  │ blocks   │ spare │
  *     └────────┴──────────────┴─────────┴──────────┴───────┘
- *     0        32             span.offset          bytes   capacity
+ *     0        64             span.offset          bytes   capacity
+ *
+ * The header is one cache line: sizes, and the envelope that travels with the bytes.
  *
  * A region is like a span but its offset is signed and may lie outside the
  * message, in the same mapping: large outputs (logits read by the sampler, rows
@@ -28,11 +30,23 @@
 
 #include <lathe/status.h>
 
+enum lathe_message_flags {
+    LATHE_MESSAGE_ONCE = 1, /* not safe to repeat, whatever the method says of itself: never retried */
+};
+
 struct lathe_message {
-    uint64_t capacity;   /* bytes that there is room for, this header included */
-    uint64_t bytes;      /* bytes in use, this header included; ≤ capacity */
-    int64_t started_ns;  /* reply: when the method began and ended, by the clock of */
-    int64_t ended_ns;    /* the one that ran it; only the host turns them into rows */
+    uint64_t capacity;    /* bytes that there is room for, this header included */
+    uint64_t bytes;       /* bytes in use, this header included; ≤ capacity */
+    /* The envelope, set by the caller of a method; zeroed is fine. */
+    uint64_t correlation; /* of the request that it is for, or of the step; 0: none */
+    int64_t deadline_ns;  /* on the host's clock; 0: none. Work whose time has passed is not begun
+                             but answered with LATHE_EDEADLINE, by whoever takes it */
+    uint32_t flags;       /* enum lathe_message_flags */
+    /* Reply, filled by the bus (direct: left alone; the times only while somebody observes). */
+    uint32_t worker;      /* who did it; 0: the caller's own thread */
+    int64_t sent_ns;      /* the call was made, taken by a worker, done: on the host's clock; only */
+    int64_t started_ns;   /* the host turns them into rows */
+    int64_t ended_ns;     /* model.forward fills started_ns and ended_ns itself, on any bus */
 };
 
 struct lathe_span {

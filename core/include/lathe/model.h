@@ -27,7 +27,7 @@
 #include <lathe/plugin.h>
 #include <lathe/tensor.h>
 
-enum { LATHE_MODEL_ABI = 1 };
+enum { LATHE_MODEL_ABI = 2 }; /* 2: a message's header is a cache line */
 
 /* Reply to `describe`. */
 struct lathe_model_info {

@@ -37,7 +37,7 @@
 
 struct lathe_host;
 
-enum { LATHE_PLUGIN_ABI = 1 }; /* of this header and of <lathe/host.h> */
+enum { LATHE_PLUGIN_ABI = 2 }; /* of this header and of <lathe/host.h> */
 
 #define LATHE_PLUGIN_SYMBOL "lathe_plugin"
 #define LATHE_EXPORT __attribute__((visibility("default")))

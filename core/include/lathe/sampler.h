@@ -14,7 +14,7 @@
 #include <lathe/message.h>
 #include <lathe/plugin.h>
 
-enum { LATHE_SAMPLER_ABI = 1 };
+enum { LATHE_SAMPLER_ABI = 2 }; /* 2: a message's header is a cache line */
 
 /* A request's wishes. `defaults` fills them from the plugin's options; a request may
  * then change any. Out of range is refused when the request is submitted. */

@@ -33,6 +33,10 @@ enum lathe_status {
     LATHE_EBUSY = -13,       /* somebody else holds it */
     LATHE_EINTERNAL = -14,   /* a broken promise inside; please report it */
     LATHE_ESTATE = -15,      /* used after close, or in the wrong order */
+    LATHE_EUNAVAILABLE = -16,/* the service can't be reached now: its worker is gone, or its
+                                breaker is open; nothing was begun, try again later */
+    LATHE_ELOST = -17,       /* what the service held of earlier calls is gone with its worker:
+                                begin from the beginning */
 };
 
 enum { LATHE_ERROR_MESSAGE_BYTES = 508 };

@@ -17,7 +17,7 @@
 #include <lathe/message.h>
 #include <lathe/plugin.h>
 
-enum { LATHE_TOKENIZER_ABI = 1 };
+enum { LATHE_TOKENIZER_ABI = 2 }; /* 2: a message's header is a cache line */
 
 enum { LATHE_TOKENIZER_MAX_STOPS = 8 };
 

@@ -45,7 +45,7 @@ static void refuses_each_wrong_field_by_name(void **state)
         int code;
         const char *parts[3];
     } cases[] = {
-        { "wrong_abi", LATHE_EABI, { "wrong_abi.so", "field `abi`", "expected 1, found 99" } },
+        { "wrong_abi", LATHE_EABI, { "wrong_abi.so", "field `abi`", "expected 2, found 99" } },
         { "wrong_size", LATHE_EABI, { "wrong_size.so", "field `size`", "found 8" } },
         { "small_object", LATHE_EABI, { "small_object.so", "sizeof lathe_plugin", "found 8" } },
         { "no_symbol", LATHE_EINVAL, { "no_symbol.so", "exports no `lathe_plugin`", "" } },

@@ -84,13 +84,26 @@ static uint32_t fixture_roles(void *context)
     return 15;
 }
 
+static void fixture_set_roles(void *context, uint32_t roles)
+{
+    (void)context, (void)roles;
+}
+
+static void fixture_wait_until(void *context, int64_t when_ns)
+{
+    int64_t left = when_ns - fixture_now(context);
+    if (left > 0)
+        nanosleep(&(struct timespec){ .tv_sec = left / 1000000000, .tv_nsec = left % 1000000000 }, NULL);
+}
+
 /* Creates an instance of plugins/model/NAME.so; options end with {NULL}. Returns create's status. */
 static int fixture_open(struct fixture *f, const char *name, const struct fixture_option *options)
 {
     char path[1024];
     memset(f, 0, sizeof *f);
     f->host = (struct lathe_host){ sizeof f->host, LATHE_PLUGIN_ABI, f, fixture_log, fixture_now, fixture_alloc,
-                                   fixture_free, fixture_metric, fixture_record, fixture_roles };
+                                   fixture_free, fixture_metric, fixture_record, fixture_roles, fixture_set_roles,
+                                   fixture_wait_until };
     snprintf(path, sizeof path, "%s/model/%s.so", TEST_PLUGINS, name);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library)
@@ -120,7 +133,7 @@ static int fixture_open(struct fixture *f, const char *name, const struct fixtur
     int status = f->api->create(&f->host, &config, &f->self, &f->err);
     if (status)
         return status;
-    struct lathe_empty in = { { sizeof in, sizeof in, 0, 0 } };
+    struct lathe_empty in = { .head = { .capacity = sizeof in, .bytes = sizeof in } };
     f->info.head.capacity = sizeof f->info;
     return f->api->describe(f->self, &in, &f->info, &f->err);
 }
