@@ -8,7 +8,7 @@
 
 struct command {
     const char *name;
-    const char *summary;              /* one line for `lathe --help` */
+    const char *summary;              /* one line for `lathe --help`; NULL: not for people, left out there */
     int (*run)(int argc, char **argv); /* argv[0] is the verb; returns the exit status */
 };
 
@@ -19,8 +19,10 @@ int cmd_tokenize(int argc, char **argv);
 int cmd_logits(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_plugins(int argc, char **argv);
+int cmd_services(int argc, char **argv);
 int cmd_new(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_worker(int argc, char **argv);
 
 /* "lathe VERB: message" on stderr; returns `status`. */
 int command_fail(const char *verb, int status, const struct lathe_error *err);

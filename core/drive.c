@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The loop around an engine: arrivals in, pieces out, progress now and then. */
+/* The loop around a deployment: arrivals in, pieces out, progress now and then. */
 #include "drive.h"
 
 #include <stdbool.h>
@@ -55,29 +55,42 @@ static int keep(struct planned_request *r, const struct lathe_output *piece, str
     return LATHE_OK;
 }
 
+int planned_request_read(struct deployment *deployment, struct planned_request *r, bool *finished, struct lathe_error *err)
+{
+    const struct deployment_request request = { r->id, r->replica };
+    const char *why = deployment_request_error(deployment, request); /* its slot keeps the text until the next submit */
+    struct lathe_output piece;
+    struct lathe_error busy;
+    *finished = false;
+    while (!*finished && deployment_read(deployment, request, &piece, &busy) == LATHE_OK) {
+        int status = keep(r, &piece, err);
+        if (status != LATHE_OK)
+            return status;
+        if (piece.finish_reason != LATHE_FINISH_NONE) {
+            r->finish_reason = piece.finish_reason;
+            snprintf(r->error, sizeof r->error, "%s", why);
+            *finished = true;
+        }
+    }
+    return LATHE_OK;
+}
+
 /* Read all that is ready; whoever ended makes room for the next. */
 static int drain(struct driving *d, struct lathe_error *err)
 {
-    struct engine *engine = d->params->engine;
     for (size_t i = d->flying_count; i-- > 0;) {
         struct planned_request *r = &d->params->requests[d->flying[i]];
-        const char *why = engine_request_error(engine, r->id); /* its slot keeps the text until the next submit */
-        struct lathe_output piece;
-        struct lathe_error busy;
-        while (engine_read(engine, r->id, &piece, &busy) == LATHE_OK) {
-            int status = keep(r, &piece, err);
-            if (status != LATHE_OK)
-                return status;
-            d->output_tokens += piece.token >= 0;
-            if (piece.finish_reason == LATHE_FINISH_NONE)
-                continue;
-            r->finish_reason = piece.finish_reason;
-            snprintf(r->error, sizeof r->error, "%s", why);
-            d->flying[i] = d->flying[--d->flying_count];
-            d->finished++;
-            d->closed_at_ns = clock_now(d->params->clock) + d->params->think_ns;
-            break;
-        }
+        uint32_t before = r->output_count;
+        bool finished;
+        int status = planned_request_read(d->params->deployment, r, &finished, err);
+        if (status != LATHE_OK)
+            return status;
+        d->output_tokens += r->output_count - before;
+        if (!finished)
+            continue;
+        d->flying[i] = d->flying[--d->flying_count];
+        d->finished++;
+        d->closed_at_ns = clock_now(d->params->clock) + d->params->think_ns;
     }
     return LATHE_OK;
 }
@@ -100,7 +113,9 @@ static void arrive(struct driving *d)
         struct lathe_error err;
         if (d->params->concurrency > 0)
             r->submit.planned_ns = -1;
-        int status = engine_submit(d->params->engine, &r->submit, &r->id, &err);
+        struct deployment_request request = { 0 };
+        int status = deployment_submit(d->params->deployment, &r->submit, &request, &err);
+        r->id = request.id, r->replica = request.replica;
         if (status == LATHE_EFULL && d->flying_count > 0)
             return;
         d->next++;
@@ -120,7 +135,7 @@ static int tell(struct driving *d, int64_t now_ns, bool always)
     if (!p->progress || (!always && now_ns < d->progress_at_ns))
         return 0;
     struct engine_stats stats;
-    engine_get_stats(p->engine, &stats);
+    deployment_get_stats(p->deployment, &stats);
     struct drive_progress progress = { .now_ns = now_ns,
                                        .finished = d->finished,
                                        .total = p->count,
@@ -150,7 +165,7 @@ int drive(const struct drive_params *params, struct lathe_error *err)
             break;
         }
         arrive(&d);
-        if ((status = engine_step(params->engine, &state, &until, err)) != LATHE_OK ||
+        if ((status = deployment_turn(params->deployment, next_arrival(&d), &state, &until, err)) != LATHE_OK ||
             (status = drain(&d, err)) != LATHE_OK)
             break;
         if (state == ENGINE_STARTED)

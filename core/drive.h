@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Driving an engine through a workload on the calling thread: what lathe.run does.
+/* Driving a deployment through a workload on the calling thread: what lathe.run does.
  *
  * A workload is a list of planned requests. Open: each arrives at its planned time,
  * whatever the engine does (latency counts from there). Closed: `concurrency` of them
@@ -7,12 +7,15 @@
 #ifndef CORE_DRIVE_H
 #define CORE_DRIVE_H
 
-#include "engine.h"
+#include <stdbool.h>
+
+#include "deployment.h"
 
 struct planned_request {
     struct engine_submit submit; /* submit.planned_ns: when it arrives (open) */
     /* Filled while driving: */
     uint64_t id;
+    uint32_t replica;
     int32_t finish_reason;
     uint32_t output_count, output_capacity;
     int32_t *output;             /* tokens; malloc'd by drive, the caller frees */
@@ -29,7 +32,7 @@ struct drive_progress {
 };
 
 struct drive_params {
-    struct engine *engine;
+    struct deployment *deployment;
     struct clock *clock;
     struct planned_request *requests; /* sorted by planned_ns if open */
     size_t count;
@@ -40,6 +43,10 @@ struct drive_params {
     int (*progress)(void *user, const struct drive_progress *progress);
     void *user;
 };
+
+/* Read what is ready of one; *finished: its last piece was among it. [engine] */
+int planned_request_read(struct deployment *deployment, struct planned_request *request, bool *finished,
+                         struct lathe_error *err);
 
 /* Returns when all have ended, or on a failure of the engine itself. A request that is refused
  * (too long, say) ends as an error of its own; the rest go on. [engine] */

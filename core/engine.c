@@ -17,57 +17,11 @@ static uint32_t or_default(uint32_t value, uint32_t otherwise)
     return value ? value : otherwise;
 }
 
-/* ── Services on the bus ────────────────────────────────────────────────────────────── */
-
-static int add_service(struct engine *e, const char *name, const struct lathe_service_method *methods, uint32_t count,
-                       const struct instance *instance, struct lathe_error *err)
-{
-    struct lathe_service *service = &e->service[e->services]; /* the bus borrows it */
-    *service = (struct lathe_service){ .size = sizeof *service,
-                                       .method_count = count,
-                                       .name = name,
-                                       .methods = methods,
-                                       .concurrency = instance->plugin->concurrency,
-                                       .workers = 1 };
-    int status = e->bus->add_service(e->bus_self, service, err);
-    e->services += status == LATHE_OK;
-    return status;
-}
-
-static int add_services(struct engine *e, struct lathe_error *err)
-{
-    const struct engine_parts *parts = &e->params.parts;
-    const struct lathe_tokenizer_api *tokenizer = parts->tokenizer->api;
-    void *tself = parts->tokenizer->self, *mself = parts->model->self, *sself = parts->sampler->self;
-    uint32_t n = 0;
-    int status;
-
-    e->tokenizer_methods[n++] = (struct lathe_service_method){ "describe", tokenizer->describe, tself };
-    e->tokenizer_methods[n++] = (struct lathe_service_method){ "encode", tokenizer->encode, tself };
-    e->tokenizer_methods[n++] = (struct lathe_service_method){ "decode", tokenizer->decode, tself };
-    if (tokenizer->apply_template)
-        e->tokenizer_methods[n++] = (struct lathe_service_method){ "apply_template", tokenizer->apply_template, tself };
-    e->model_methods[0] = (struct lathe_service_method){ "describe", e->model->describe, mself };
-    e->model_methods[1] = (struct lathe_service_method){ "forward", e->model->forward, e->model_context };
-    e->sampler_methods[0] = (struct lathe_service_method){ "sample", e->sampler->sample, sself };
-
-    if ((status = add_service(e, "tokenizer", e->tokenizer_methods, n, parts->tokenizer, err)) != LATHE_OK ||
-        (status = add_service(e, "model", e->model_methods, 2, parts->model, err)) != LATHE_OK ||
-        (status = add_service(e, "sampler", e->sampler_methods, 1, parts->sampler, err)) != LATHE_OK)
-        return status;
-
-    if ((status = e->bus->resolve(e->bus_self, "tokenizer.encode", &e->encode, err)) != LATHE_OK ||
-        (status = e->bus->resolve(e->bus_self, "tokenizer.decode", &e->decode, err)) != LATHE_OK ||
-        (status = e->bus->resolve(e->bus_self, "model.forward", &e->forward, err)) != LATHE_OK)
-        return status;
-    return e->bus->resolve(e->bus_self, "sampler.sample", &e->sample, err);
-}
-
 /* ── Messages ───────────────────────────────────────────────────────────────────────── */
 
 static void *loan(struct engine *e, size_t bytes, int *status, struct lathe_error *err)
 {
-    void *message = *status == LATHE_OK ? (void *)e->bus->loan(e->bus_self, bytes, err) : NULL;
+    void *message = *status == LATHE_OK ? (void *)e->lender->loan(e->lender_self, bytes, err) : NULL;
     if (!message && *status == LATHE_OK)
         *status = err->code ? err->code : LATHE_ENOMEM;
     return message;
@@ -93,6 +47,8 @@ static int loan_messages(struct engine *e, struct lathe_error *err)
     e->sample_out = loan(e, sizeof *e->sample_out + slack + requests * sizeof(struct lathe_sampled), &status, err);
     e->decode_in = loan(e, sizeof *e->decode_in + slack, &status, err);
     e->decode_out = loan(e, sizeof *e->decode_out + slack + e->queue_spare * piece, &status, err);
+    if (e->remote && e->producer && e->params.probe_count)
+        e->attention_loan = loan(e, sizeof *e->attention_loan + record_attention_capacity(e->producer), &status, err);
     if (status != LATHE_OK)
         return status;
 
@@ -126,7 +82,11 @@ static int make_slots(struct engine *e, struct lathe_error *err)
         e->queue_pieces *= 2;
 
     e->slots = zeroed(n, sizeof *e->slots);
-    e->token_slab = zeroed(slab, sizeof(int32_t));
+    int status = LATHE_OK;
+    e->slab = loan(e, sizeof *e->slab + slab * sizeof(int32_t), &status, err);
+    if (status != LATHE_OK)
+        return status;
+    e->token_slab = (int32_t *)(void *)(e->slab + 1);
     e->piece_slab = zeroed((size_t)n * e->queue_pieces, sizeof(struct lathe_output));
     e->live = zeroed(n, sizeof *e->live);
     e->names = zeroed(MAX_NAMES, NAME_BYTES);
@@ -137,7 +97,7 @@ static int make_slots(struct engine *e, struct lathe_error *err)
     e->ranking.requests = zeroed(n, sizeof *e->ranking.requests);
     e->ranking.preempt = zeroed(n, sizeof *e->ranking.preempt);
     e->probes = zeroed(e->params.probe_count, sizeof *e->probes);
-    if (!e->slots || !e->token_slab || !e->piece_slab || !e->live || !e->names || !e->entries || !e->plan.entries ||
+    if (!e->slots || !e->piece_slab || !e->live || !e->names || !e->entries || !e->plan.entries ||
         !e->ranking.requests || !e->ranking.preempt || !e->probes)
         return lathe_fail(err, LATHE_ENOMEM, "no memory for %u requests of %u tokens; lower max_requests or "
                           "context_tokens", n, e->params.context_tokens);
@@ -211,8 +171,8 @@ static int bind_model(struct engine *e, struct lathe_error *err)
     if (!e->ops.ops)
         return lathe_fail(err, LATHE_ENOMEM, "no memory for %u KV operations", e->ops.capacity);
 
-    struct lathe_context_params context = {
-        .size = sizeof context,
+    e->context = (struct lathe_context_params){
+        .size = sizeof e->context,
         .block_tokens = e->geometry.block_tokens,
         .blocks = e->geometry.blocks,
         .batch_tokens = p->batch_tokens,
@@ -222,7 +182,9 @@ static int bind_model(struct engine *e, struct lathe_error *err)
         .threads = p->threads,
         .kv_dtype = p->kv_dtype,
     };
-    return e->model->context_create(p->parts.model->self, &context, &e->model_context, err);
+    if (e->remote) /* the worker makes it, from a recipe */
+        return LATHE_OK;
+    return e->model->context_create(p->parts.model->self, &e->context, &e->model_context, err);
 }
 
 static int bind_policies(struct engine *e, struct lathe_error *err)
@@ -288,11 +250,20 @@ static int check_sizes(struct engine *e, struct lathe_error *err)
     return LATHE_OK;
 }
 
+/* The replicas of a run share tokenizer, model and bus: the first one's clock is theirs. */
+static void attach(struct engine *e, struct clock *clock, struct producer *producer)
+{
+    const struct engine_parts *parts = &e->params.parts;
+    struct instance *const all[] = { parts->sampler, parts->kvcache,   parts->scheduler, parts->batching,
+                                     parts->model,   parts->tokenizer, parts->bus };
+    size_t count = e->params.replica == 0 ? sizeof all / sizeof *all : 4;
+    for (size_t i = 0; i < count; i++)
+        instance_attach(all[i], clock, producer);
+}
+
 int engine_open(const struct engine_params *params, struct engine **engine, struct lathe_error *err)
 {
     const struct engine_parts *parts = &params->parts;
-    struct instance *const all[] = { parts->tokenizer, parts->model,    parts->sampler, parts->kvcache,
-                                     parts->scheduler, parts->batching, parts->bus };
     struct engine *e = zeroed(1, sizeof *e);
     int status;
 
@@ -305,16 +276,17 @@ int engine_open(const struct engine_params *params, struct engine **engine, stru
     e->scheduler = parts->scheduler->api, e->scheduler_self = parts->scheduler->self;
     e->batching = parts->batching->api, e->batching_self = parts->batching->self;
     e->sampler = parts->sampler->api;
-    e->bus = parts->bus->api, e->bus_self = parts->bus->self;
+    e->bus = e->lender = parts->bus->api, e->bus_self = e->lender_self = parts->bus->self;
+    e->remote = e->bus->get_extension && e->bus->get_extension(NULL, LATHE_BUS_WORKER);
+    e->numbers = params->numbers ? params->numbers : &e->own_numbers;
     describe(e);
 
     if (params->run && (status = recorder_producer(params->run, &e->producer, err)) != LATHE_OK)
         goto fail;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        instance_attach(all[i], e->clock, e->producer);
+    attach(e, e->clock, e->producer);
     if ((status = check_sizes(e, err)) != LATHE_OK || (status = make_slots(e, err)) != LATHE_OK ||
         (status = check_probes(e, err)) != LATHE_OK || (status = bind_model(e, err)) != LATHE_OK ||
-        (status = bind_policies(e, err)) != LATHE_OK || (status = add_services(e, err)) != LATHE_OK ||
+        (status = bind_policies(e, err)) != LATHE_OK || (status = services_add(e, err)) != LATHE_OK ||
         (status = loan_messages(e, err)) != LATHE_OK)
         goto fail;
     *engine = e;
@@ -329,28 +301,23 @@ void engine_close(struct engine *e)
 {
     if (!e)
         return;
-    const struct engine_parts *parts = &e->params.parts;
-    struct instance *const all[] = { parts->tokenizer, parts->model,    parts->sampler, parts->kvcache,
-                                     parts->scheduler, parts->batching, parts->bus };
     struct lathe_error ignored;
-    void *const messages[] = { e->forward_in, e->forward_out, e->sample_in, e->sample_out, e->decode_in, e->decode_out };
+    void *const messages[] = { e->forward_in, e->forward_out, e->sample_in, e->sample_out, e->decode_in, e->decode_out,
+                               e->slab, e->attention_loan };
 
     if (e->started)
         engine_finish(e, clock_now(e->clock), &ignored);
     while (e->live_count > 0)
         request_finish(e, live_of(e, e->live[0]), LATHE_FINISH_ABORT, "", clock_now(e->clock));
+    services_remove(e);
     for (size_t i = 0; i < sizeof messages / sizeof *messages; i++)
         if (messages[i])
-            e->bus->give_back(e->bus_self, messages[i]);
-    while (e->services > 0)
-        e->bus->remove_service(e->bus_self, e->service[--e->services].name, &ignored);
+            e->lender->give_back(e->lender_self, messages[i]);
     if (e->model_context)
         e->model->context_destroy(e->model_context);
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        instance_attach(all[i], NULL, NULL);
+    attach(e, NULL, NULL);
     free(e->ops.ops);
     free(e->slots);
-    free(e->token_slab);
     free(e->piece_slab);
     free(e->live);
     free(e->names);
@@ -384,6 +351,31 @@ int engine_swap_scheduler(struct engine *e, struct instance *next, struct lathe_
     return LATHE_OK;
 }
 
+int engine_leave_bus(struct engine *e, struct lathe_error *err)
+{
+    if (e->started)
+        return lathe_fail(err, LATHE_ESTATE, "a bus is swapped between steps: finish the step under way first");
+    if (e->remote)
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "bus/%s can't be left: its workers hold the model's keys and values",
+                          e->params.parts.bus->plugin->name);
+    services_remove(e);
+    return LATHE_OK;
+}
+
+int engine_join_bus(struct engine *e, struct instance *next, struct lathe_error *err)
+{
+    const struct lathe_bus_api *api = next->api;
+    if (api->get_extension && api->get_extension(NULL, LATHE_BUS_WORKER))
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "bus/%s can't be joined while the engine runs: its workers would know "
+                          "nothing of keys and values that are computed already", next->plugin->name);
+    if (e->params.replica == 0)
+        instance_attach(next, e->clock, e->producer);
+    e->params.parts.bus = next;
+    e->bus = api;
+    e->bus_self = next->self;
+    return services_add(e, err);
+}
+
 void engine_get_stats(const struct engine *e, struct engine_stats *stats)
 {
     struct lathe_kv_usage usage;
@@ -395,7 +387,9 @@ void engine_get_stats(const struct engine *e, struct engine_stats *stats)
     stats->kv.shared = usage.blocks_shared;
     stats->live = e->live_count;
     stats->waiting = stats->running = 0;
+    stats->pending_tokens = 0;
     for (uint32_t i = 0; i < e->live_count; i++) {
+        stats->pending_tokens += lathe_request_pending(e->live[i]);
         if (e->live[i]->state == LATHE_REQUEST_RUNNING)
             stats->running++;
         else

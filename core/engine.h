@@ -9,14 +9,19 @@
  * time one thread calls them in turn (engine_step); in virtual time an event heap does.
  *
  * The engine calls services (tokenizer, model, sampler) through the bus's endpoints with
- * flat messages that it keeps from step to step, and policies (scheduler, batching,
- * kvcache) with pointers. It stamps all times; plugins stamp none. Everything is sized by
- * engine_open: the step loop allocates nothing. */
+ * flat messages that it keeps from step to step. Policies (scheduler, batching, kvcache) are
+ * called with pointers, by local services of the host's own (engine_services.c), so that they
+ * too are timed, traced and called by name. It stamps all times; plugins stamp none.
+ * Everything is sized by engine_open: the step loop allocates nothing.
+ *
+ * An engine is one replica; deployment.h puts several behind one bus. When its model's worker
+ * dies the requests keep their tokens and are prefilled again (engine_health.c). */
 #ifndef CORE_ENGINE_H
 #define CORE_ENGINE_H
 
 #include <stdint.h>
 
+#include "bus_watch.h"
 #include "clock.h"
 #include "recorder.h"
 #include "registry.h"
@@ -34,10 +39,19 @@ struct engine_parts {
     struct instance *tokenizer, *model, *sampler, *kvcache, *scheduler, *batching, *bus;
 };
 
+/* Counters that the replicas of one run share, so that their numbers are the run's. */
+struct engine_numbers {
+    uint64_t request, step;
+};
+
 struct engine_params {
     struct engine_parts parts;
     struct clock *clock;
     struct recorder_run *run;    /* NULL: record nothing */
+    struct bus_watch *watch;     /* told of steps and of changes of health; NULL: nobody is */
+    struct engine_numbers *numbers; /* NULL: its own */
+    uint32_t tokenizer_workers;  /* wished for when this engine brings the service to the bus; 0: 1 */
+    int64_t degrade_wait_ns;     /* a request waited so long: degraded (engine_health.c); 0: never for that */
     uint32_t max_requests;       /* live at once; 0: 256. More: engine_submit says LATHE_EFULL */
     uint32_t batch_tokens;       /* rows of one forward; 0: 512 */
     uint32_t batch_requests;     /* 0: 32 */
@@ -99,6 +113,11 @@ enum engine_state {
  * (finish reason error), not the engine; an engine that can't go on says so. [engine] */
 int engine_begin(struct engine *engine, int64_t now_ns, int *state, int64_t *until_ns, struct lathe_error *err);
 int engine_finish(struct engine *engine, int64_t at_ns, struct lathe_error *err);
+/* 1 if the forward of the step under way is done: finish won't wait. [engine] */
+int engine_ready(struct engine *engine);
+int engine_is_started(const struct engine *engine);
+/* 1 if it has no request, and the last piece of each was read. [engine] */
+int engine_is_empty(const struct engine *engine);
 /* begin and, if started, finish, by the real clock. [engine] */
 int engine_step(struct engine *engine, int *state, int64_t *until_ns, struct lathe_error *err);
 
@@ -109,6 +128,10 @@ int engine_read(struct engine *engine, uint64_t id, struct lathe_output *output,
 struct engine_stats {
     uint32_t waiting, running, live;
     uint64_t steps, finished, failed, preemptions;
+    uint64_t losses;         /* times that its KV was lost with a worker */
+    uint64_t refused;        /* waiting requests refused while degraded */
+    uint64_t pending_tokens; /* of all live requests, known and not yet in KV */
+    uint32_t degraded;       /* enum engine_degraded */
     uint64_t prompt_tokens, output_tokens;
     struct lathe_kv_usage_figures { uint32_t total, used, cached, shared; } kv;
 };
@@ -120,7 +143,24 @@ const struct lathe_tokenizer_info *engine_tokenizer_info(const struct engine *en
 /* A last sentence about why a request ended in error, "" if none; valid until the next step. [engine] */
 const char *engine_request_error(const struct engine *engine, uint64_t id);
 
+/* Rather less than nothing at all: what an engine leaves out when it is in trouble. */
+enum engine_degraded {
+    ENGINE_NORMAL = 0,
+    ENGINE_PROBES_OFF = 1, /* attention isn't traced */
+    ENGINE_REFUSING = 2,   /* and the longest waiting prompts are refused, one a step */
+};
+
+/* The names of its services on the bus: "model", or "model:1" for replica 1. NULL past the
+ * last. [any] */
+const char *engine_service(const struct engine *engine, uint32_t number);
+
 /* Swap a policy between steps; the old instance is free to be destroyed afterwards. [engine] */
 int engine_swap_scheduler(struct engine *engine, struct instance *next, struct lathe_error *err);
+
+/* Its services leave the bus and join `next`, between steps; two calls, since replicas share
+ * services: all leave before any joins. Messages stay where the first bus lent them, so that bus
+ * must outlive the engine; one whose workers are processes can neither be left nor joined. [engine] */
+int engine_leave_bus(struct engine *engine, struct lathe_error *err);
+int engine_join_bus(struct engine *engine, struct instance *next, struct lathe_error *err);
 
 #endif

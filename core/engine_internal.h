@@ -6,6 +6,9 @@
  *   engine_step.c     the step loop: begin and finish
  *   engine_memory.c   room in the KV pool: admit, promise, preempt, swap
  *   engine_message.c  a plan into flat messages, and a message's results back
+ *   engine_services.c its services on the bus
+ *   engine_local.c    what the local ones answer by name
+ *   engine_health.c   a lost worker, and what is left out when in trouble
  *
  * Slots. A request lives in one of max_requests slots from submit until its last piece
  * was read. Its id says where to look first (id modulo max_requests), so finding it is
@@ -24,6 +27,10 @@
 #include <lathe/scheduler.h>
 
 enum { MAX_STOP_IDS = 8, MAX_NAMES = 256, NAME_BYTES = 64, ERROR_BYTES = 200 };
+enum { ENGINE_ASK_AGAIN_NS = 10000000 }; /* of a model that can't be reached: a worker takes some 100 ms to start */
+
+enum { SERVICE_TOKENIZER, SERVICE_MODEL, SERVICE_SAMPLER, SERVICE_SCHEDULER, SERVICE_BATCHING, SERVICE_MEMORY,
+       SERVICE_COUNT };
 
 /* Pieces of output on their way from the engine's thread to one reader. */
 struct output_queue {
@@ -42,6 +49,8 @@ struct live {
     bool ignore_eos;
     bool want_text;
     int32_t probe;                  /* 0: none, n: probes[n − 1] */
+    uint32_t losses;                /* steps of its own that a worker died in */
+    uint32_t undecoded;             /* newest tokens whose text is still owed */
     uint32_t forced;                /* exact output length, 0: free */
     int finish_reason;
     int64_t last_token_ns, span_from_ns;
@@ -84,22 +93,29 @@ struct engine {
     const struct lathe_batching_api *batching;
     void *batching_self;
     const struct lathe_sampler_api *sampler;
-    const struct lathe_bus_api *bus;
-    void *bus_self;
-    const struct lathe_endpoint *encode, *decode, *forward, *sample;
-    struct lathe_service_method tokenizer_methods[4], model_methods[2], sampler_methods[1];
-    struct lathe_service service[3];
-    unsigned services; /* how many of them were added to the bus */
+    const struct lathe_bus_api *bus, *lender; /* the lender: whose loans the messages are */
+    void *bus_self, *lender_self;
+    bool remote;                       /* model and tokenizer run in processes of their own */
+    const struct lathe_endpoint *encode, *decode, *forward, *sample, *rank, *fill, *reserve;
+    struct engine_service {
+        struct lathe_service what;     /* the bus borrows it */
+        struct lathe_service_method methods[4];
+        char name[24], with[24];
+        void *recipe;                  /* malloc'd */
+        bool added;
+    } services[SERVICE_COUNT];
 
     struct lathe_kv_geometry geometry;
+    struct lathe_context_params context;
     struct lathe_probe *probes;
 
     /* Requests. */
     struct live *slots;
+    struct lathe_message *slab; /* loaned, since the sampler reads histories where they lie */
     int32_t *token_slab; /* (max_requests, context_tokens + 1) */
     struct lathe_output *piece_slab;
     uint32_t token_stride, queue_pieces, queue_spare;
-    uint64_t next_id;
+    struct engine_numbers *numbers, own_numbers;
     const struct lathe_request **live; /* not finished; in no order that matters */
     uint32_t live_count;
     char (*names)[NAME_BYTES];         /* interned classes and tenants; 0 is "" */
@@ -108,7 +124,13 @@ struct engine {
 
     /* The step under way; sized once. */
     bool started;
-    uint64_t step;
+    bool stepping;           /* a local service is called by the step itself */
+    bool forwarded;          /* the forward was waited for: forward_status, forward_err */
+    int forward_status;
+    struct lathe_error forward_err;
+    int64_t now_ns;          /* of begin */
+    uint64_t step;           /* the run's number for it */
+    uint64_t begun;          /* steps of this engine's own */
     struct lathe_step_view view;
     struct lathe_ranking ranking;
     struct lathe_plan plan;
@@ -116,9 +138,12 @@ struct engine {
     uint32_t entry_count;
     uint32_t promised_blocks;
     struct lathe_kv_ops ops; /* wait for the next forward */
+    uint32_t ops_sent;       /* of them in the forward under way */
     uint64_t ticket;
     size_t attention_room;   /* reserved in the recorder for this step */
     void *attention;
+    struct lathe_message *attention_loan; /* remote: the worker writes here, and it is copied */
+    struct lathe_message step_in, step_out; /* of the local services */
     struct lathe_forward_in *forward_in;
     struct lathe_forward_out *forward_out;
     struct lathe_sample_in *sample_in;
@@ -126,6 +151,12 @@ struct engine {
     struct lathe_decode_in *decode_in;
     struct lathe_decode_out *decode_out;
     struct record_step row;
+
+    /* Health. */
+    bool unavailable;        /* the model can't be reached: no step until it can */
+    int64_t unavailable_since_ns, ask_again_ns;
+    int64_t oldest_waiting_ns; /* planned time of whoever waits longest; INT64_MAX: nobody */
+    uint32_t degraded;       /* enum engine_degraded */
 
     struct engine_stats stats;
 };
@@ -157,10 +188,38 @@ bool memory_make_room(struct engine *engine, int64_t now_ns);
 /* Room for an entry's tokens, swapped blocks brought in first. */
 int memory_reserve(struct engine *engine, struct live *live, uint32_t tokens, struct lathe_error *err);
 
+/* engine_step.c: what the local services do. */
+int step_rank(void *engine, const void *in, void *out, struct lathe_error *err);
+int step_fill(void *engine, const void *in, void *out, struct lathe_error *err);
+int step_reserve(void *engine, const void *in, void *out, struct lathe_error *err);
+void step_look(struct engine *engine, int64_t now_ns);
+
+/* engine_local.c: what they answer to whoever asks by name. */
+int local_rank_reply(struct engine *engine, struct lathe_message *out, struct lathe_error *err);
+int local_explain(void *engine, const void *in, void *out, struct lathe_error *err);
+int local_usage(void *engine, const void *in, void *out, struct lathe_error *err);
+int local_table(void *engine, const void *in, void *out, struct lathe_error *err);
+
+/* engine_services.c */
+int services_add(struct engine *engine, struct lathe_error *err);
+void services_remove(struct engine *engine);
+
+/* engine_health.c */
+/* At the start of a step: false while the model has no worker; *until_ns is when to ask again. */
+bool health_admits_step(struct engine *engine, int64_t now_ns, int64_t *until_ns);
+/* The model can't be reached; what it held of requests stays. */
+void health_unavailable(struct engine *engine, int64_t now_ns);
+/* Its worker is gone, and the KV with it: who was running starts over. */
+void health_lost(struct engine *engine, const char *why, int64_t now_ns);
+/* Degrades or restores; refuses a waiting prompt if it must. */
+void health_judge(struct engine *engine, int64_t now_ns);
+
 /* engine_message.c */
 /* Cut entries so that this step's attention records fit the recorder's ring. */
 void message_fit_probes(struct engine *engine);
 int message_build_forward(struct engine *engine, struct lathe_error *err);
+/* The forward's attention records are the recorder's, or none are. */
+void message_commit_attention(struct engine *engine, bool keep);
 /* Sample every row that has logits: entry i's token to sampled[i]. */
 int message_sample(struct engine *engine, struct lathe_error *err);
 

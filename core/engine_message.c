@@ -9,7 +9,7 @@
 
 static const struct lathe_probe *probe_of(const struct engine *e, const struct live *live)
 {
-    return live && live->probe ? &e->probes[live->probe - 1] : NULL;
+    return live && live->probe && !e->degraded ? &e->probes[live->probe - 1] : NULL;
 }
 
 /* Bytes of the attention records of rows first … first + tokens − 1. */
@@ -104,7 +104,11 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
     }
 
     in->head.bytes = sizeof *in;
-    in->step = e->step + 1;
+    in->step = in->head.correlation = e->numbers->step + 1;
+    in->head.flags = 0;
+    for (uint32_t i = 0; i < e->ops.count; i++) /* a handle is good once */
+        if (e->ops.ops[i].kind != LATHE_KV_COPY)
+            in->head.flags = LATHE_MESSAGE_ONCE;
     struct lathe_kv_op *op = lathe_message_add(&in->head, &in->kv_ops, e->ops.count, sizeof *op);
     struct lathe_slice *slice = lathe_message_add(&in->head, &in->slices, slices, sizeof *slice);
     int32_t *token = lathe_message_add(&in->head, &in->tokens, tokens, sizeof *token);
@@ -128,7 +132,7 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
             uint32_t count;
             e->kv->table(e->kv_self, req, &table, &count);
             entry->samples = entry->tokens == lathe_request_pending(req);
-            entry->probed = entry->live->probe && e->attention_room;
+            entry->probed = e->attention_room && probe_of(e, entry->live);
             *slice = (struct lathe_slice){
                 .request = req->id,
                 .flags = entry->samples ? LATHE_SLICE_LOGITS : 0,
@@ -164,7 +168,8 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
     out->logits_rows = out->hidden_rows = out->attention_bytes = 0;
     e->attention = e->attention_room ? record_attention_reserve(e->producer, e->attention_room) : NULL;
     if (e->attention) {
-        out->attention.offset = (char *)e->attention - (char *)out;
+        char *room = e->attention_loan ? (char *)(e->attention_loan + 1) : e->attention;
+        out->attention.offset = room - (char *)out;
         out->attention.bytes = e->attention_room;
     } else {
         out->attention = (struct lathe_region){ 0 };
@@ -172,6 +177,15 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
             LATHE_SPAN(struct lathe_slice, in, in->slices)[i].probe = LATHE_NO_PROBE;
     }
     return LATHE_OK;
+}
+
+void message_commit_attention(struct engine *e, bool keep)
+{
+    const struct lathe_forward_out *out = e->forward_out;
+    size_t bytes = keep && out->attention_bytes <= e->attention_room ? out->attention_bytes : 0;
+    if (bytes && e->attention_loan)
+        memcpy(e->attention, e->attention_loan + 1, bytes);
+    record_attention_commit(e->producer, bytes, (int64_t)e->step);
 }
 
 int message_sample(struct engine *e, struct lathe_error *err)
@@ -189,6 +203,7 @@ int message_sample(struct engine *e, struct lathe_error *err)
                           e->params.parts.model->plugin->name, e->forward_out->logits_rows, rows);
 
     in->head.bytes = sizeof *in;
+    in->head.correlation = e->step;
     in->vocab_tokens = e->model_info.vocab_tokens;
     struct lathe_sample_row *row = lathe_message_add(&in->head, &in->rows, rows, sizeof *row);
     int32_t *stop = lathe_message_add(&in->head, &in->stops, e->tokenizer_info.stop_count, sizeof *stop);
@@ -219,7 +234,8 @@ int message_sample(struct engine *e, struct lathe_error *err)
     }
     out->head.bytes = sizeof *out;
     int status = e->sample->call(e->sample->self, in, out, err);
-    if (status == LATHE_OK && out->sampled.count != rows)
+    if (status == LATHE_OK && (out->sampled.count != rows ||
+                               !lathe_span_check(&out->head, out->sampled, sizeof(struct lathe_sampled), 4)))
         return lathe_fail(err, LATHE_EINTERNAL, "sampler/%s chose %" PRIu64 " tokens for %u rows",
                           e->params.parts.sampler->plugin->name, out->sampled.count, rows);
     return status;

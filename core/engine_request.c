@@ -166,9 +166,9 @@ static void push_pieces(struct live *live, int32_t token, float logprob, int64_t
     } while (bytes);
 }
 
-/* Text of the newest token (and, at the end, whatever was held back). */
-static void decode_token(struct engine *e, struct live *live, const int32_t *tokens, uint32_t count, int flush,
-                         const char **text, size_t *bytes)
+/* Text of the newest `count` tokens (and, at the end, whatever was held back). A tokenizer that
+ * can't be reached now owes it: the next call brings those tokens again, as many as fit. */
+static void decode_token(struct engine *e, struct live *live, uint32_t count, int flush, const char **text, size_t *bytes)
 {
     struct lathe_error ignored;
     struct lathe_decode_in *in = e->decode_in;
@@ -178,14 +178,22 @@ static void decode_token(struct engine *e, struct live *live, const int32_t *tok
     *bytes = 0;
     if (!live->want_text)
         return;
+    count += live->undecoded;
+    count = count < e->queue_spare ? count : e->queue_spare;
     in->head.bytes = sizeof *in;
+    in->head.correlation = live->req.correlation;
     in->flags = flush ? LATHE_DECODE_FLUSH : 0;
     in->state = live->decode;
-    int32_t *room = lathe_message_add(&in->head, &in->tokens, count, sizeof *tokens);
+    int32_t *room = lathe_message_add(&in->head, &in->tokens, count, sizeof *room);
     if (count)
-        memcpy(room, tokens, count * sizeof *tokens);
+        memcpy(room, live->tokens + live->req.prompt_tokens + live->req.output_tokens - count, count * sizeof *room);
     out->head.bytes = sizeof *out;
-    if (e->decode->call(e->decode->self, in, out, &ignored) != LATHE_OK)
+    if (e->decode->call(e->decode->self, in, out, &ignored) != LATHE_OK) {
+        live->undecoded = count;
+        return;
+    }
+    live->undecoded = 0;
+    if (!lathe_span_check(&out->head, out->text, 1, 1))
         return;
     live->decode = out->state;
     *text = LATHE_SPAN(const char, out, out->text);
@@ -227,7 +235,7 @@ void request_finish(struct engine *e, struct live *live, int reason, const char 
         snprintf(event.message, sizeof event.message, "request %" PRIu64 ": %s", live->req.id, error);
         record_event(e->producer, &event);
     }
-    decode_token(e, live, NULL, 0, 1, &text, &bytes);
+    decode_token(e, live, 0, 1, &text, &bytes);
     leave(e, live, reason, now_ns);
     push_pieces(live, -1, NAN, now_ns, reason, text, bytes);
 }
@@ -278,7 +286,7 @@ void request_token(struct engine *e, struct live *live, struct lathe_sampled sam
     }
     live->last_token_ns = now_ns;
 
-    decode_token(e, live, &sampled.token, 1, reason != LATHE_FINISH_NONE, &text, &bytes);
+    decode_token(e, live, 1, reason != LATHE_FINISH_NONE, &text, &bytes);
     if (reason != LATHE_FINISH_NONE)
         leave(e, live, reason, now_ns);
     push_pieces(live, sampled.token, sampled.logprob, now_ns, reason, text, bytes);
@@ -352,11 +360,16 @@ static int prompt_tokens(struct engine *e, const struct engine_submit *submit, s
             return err->code;
         }
         in->head.bytes = sizeof *in;
+        in->head.correlation = live->req.correlation;
+        in->head.deadline_ns = submit->deadline_ns;
         in->flags = (submit->parse_special ? LATHE_ENCODE_SPECIAL : 0) | (submit->add_bos ? LATHE_ENCODE_BOS : 0);
         char *text = lathe_message_add(&in->head, &in->text, submit->text_bytes, 1);
         memcpy(text, submit->text, submit->text_bytes);
         out->head.bytes = sizeof *out;
         status = e->encode->call(e->encode->self, in, out, err);
+        if (status == LATHE_OK && !lathe_span_check(&out->head, out->tokens, sizeof(int32_t), sizeof(int32_t)))
+            status = lathe_fail(err, LATHE_EINTERNAL, "tokenizer/%s gave tokens outside of its reply",
+                                e->params.parts.tokenizer->plugin->name);
         count = status == LATHE_OK ? out->tokens.count : 0;
         if (status == LATHE_OK && count <= room)
             memcpy(live->tokens, LATHE_SPAN(int32_t, out, out->tokens), count * sizeof(int32_t));
@@ -409,7 +422,6 @@ static void name_request(struct engine *e, const struct engine_submit *submit, s
         live->req.correlation = lathe_random_u64(e->params.seed, LATHE_RANDOM_USER - 1, id, 0);
         snprintf(live->correlation_id, sizeof live->correlation_id, "%016" PRIx64, live->req.correlation);
     }
-    sha256_bytes(live->tokens, live->req.prompt_tokens * sizeof(int32_t), live->prompt_sha256);
 }
 
 static void record_prompt(struct engine *e, const struct live *live)
@@ -425,7 +437,7 @@ static void record_prompt(struct engine *e, const struct live *live)
 
 static int submit_checked(struct engine *e, const struct engine_submit *submit, uint64_t *id, struct lathe_error *err)
 {
-    uint64_t next = e->next_id + 1;
+    uint64_t next = e->numbers->request + 1;
     struct live *live = free_slot(e, next);
     int status;
 
@@ -465,12 +477,14 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
         live->sampling.seed = e->params.seed;
     if ((status = check_sampling(&live->sampling, err)) != LATHE_OK ||
         (status = intern(e, submit->class_name, &live->req.class_id, err)) != LATHE_OK ||
-        (status = intern(e, submit->tenant, &live->req.tenant, err)) != LATHE_OK ||
-        (status = prompt_tokens(e, submit, live, err)) != LATHE_OK ||
+        (status = intern(e, submit->tenant, &live->req.tenant, err)) != LATHE_OK)
+        return status;
+    name_request(e, submit, live, next);
+    if ((status = prompt_tokens(e, submit, live, err)) != LATHE_OK ||
         (status = output_length(e, submit, live, err)) != LATHE_OK)
         return status;
 
-    name_request(e, submit, live, next);
+    sha256_bytes(live->tokens, live->req.prompt_tokens * sizeof(int32_t), live->prompt_sha256);
     live->probe = submit->probe;
     live->want_text = submit->want_text != 0;
     live->turn = submit->turn;
@@ -478,6 +492,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
     if (submit->stop_id_count)
         memcpy(live->stop_ids, submit->stop_ids, submit->stop_id_count * sizeof *submit->stop_ids);
     live->decode = (struct lathe_decode_state){ 0 };
+    live->losses = live->undecoded = 0;
     live->in_kv = live->planned = live->refused = false;
     live->finish_reason = LATHE_FINISH_NONE;
     live->last_token_ns = -1;
@@ -490,7 +505,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
 
     if ((status = e->scheduler->admit(e->scheduler_self, &live->req, err)) != LATHE_OK)
         return status;
-    e->next_id = next;
+    e->numbers->request = next;
     e->live[e->live_count++] = &live->req;
     if (live->req.deadline_ns < e->next_deadline_ns)
         e->next_deadline_ns = live->req.deadline_ns;

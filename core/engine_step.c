@@ -13,6 +13,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "host.h"
+
 /* Cancelled requests, and those whose deadline has passed. */
 static void expire(struct engine *e, int64_t now_ns)
 {
@@ -32,27 +34,55 @@ static void expire(struct engine *e, int64_t now_ns)
         e->next_deadline_ns = next;
 }
 
-static void look(struct engine *e, int64_t now_ns)
+void step_look(struct engine *e, int64_t now_ns)
 {
     struct lathe_step_view *view = &e->view;
     view->live_count = e->live_count;
     view->live = e->live;
     view->now_ns = now_ns;
-    view->step = e->step + 1;
+    view->step = e->begun + 1;
     view->waiting = view->running = 0;
+    e->oldest_waiting_ns = INT64_MAX;
     for (uint32_t i = 0; i < e->live_count; i++) {
-        if (e->live[i]->state == LATHE_REQUEST_RUNNING)
+        if (e->live[i]->state == LATHE_REQUEST_RUNNING) {
             view->running++;
-        else
-            view->waiting++;
+            continue;
+        }
+        view->waiting++;
+        if (e->live[i]->state == LATHE_REQUEST_WAITING && e->live[i]->planned_ns < e->oldest_waiting_ns)
+            e->oldest_waiting_ns = e->live[i]->planned_ns;
     }
     view->blocks_available = e->kv->blocks_available(e->kv_self);
 }
 
-/* Ask the scheduler; carry out its preemptions; leave out whoever must not run. */
-static int rank(struct engine *e, int64_t now_ns, struct lathe_error *err)
+/* A service of the host's own, on this thread: what it works on is the engine, which is its self. */
+static int call_local(struct engine *e, const struct lathe_endpoint *endpoint, struct lathe_error *err)
 {
+    e->step_in.bytes = e->step_in.capacity = e->step_out.capacity = sizeof(struct lathe_message);
+    e->step_in.correlation = e->begun + 1;
+    e->stepping = true;
+    int status = endpoint->call(endpoint->self, &e->step_in, &e->step_out, err);
+    e->stepping = false;
+    return status;
+}
+
+/* Filling and reserving change what is under way: nobody else may call them by name. */
+static int refuse_outside(const struct engine *e, const char *method, struct lathe_error *err)
+{
+    return e->stepping ? LATHE_OK : lathe_fail(err, LATHE_ESTATE, "%s is for the engine's own step only", method);
+}
+
+/* scheduler.rank: the scheduler's word, checked. A reply with room gets it laid out. */
+int step_rank(void *self, const void *in, void *out_, struct lathe_error *err)
+{
+    struct engine *e = self;
     struct lathe_ranking *ranking = &e->ranking;
+    struct lathe_message *out = out_;
+    bool by_name = out->capacity > sizeof *out;
+    (void)in;
+    out->bytes = sizeof *out;
+    if (by_name)
+        step_look(e, clock_now(e->clock));
     ranking->count = ranking->preempt_count = 0;
     ranking->wake_ns = INT64_MAX;
     int status = e->scheduler->rank(e->scheduler_self, &e->view, ranking, err);
@@ -61,6 +91,27 @@ static int rank(struct engine *e, int64_t now_ns, struct lathe_error *err)
     if (ranking->count > ranking->capacity || ranking->preempt_count > ranking->preempt_capacity)
         return lathe_fail(err, LATHE_EINTERNAL, "scheduler/%s ranked more requests than there is room for",
                           e->params.parts.scheduler->plugin->name);
+    return by_name ? local_rank_reply(e, out, err) : LATHE_OK;
+}
+
+/* batching.fill: the plan for that ranking. */
+int step_fill(void *self, const void *in, void *out, struct lathe_error *err)
+{
+    struct engine *e = self;
+    (void)in;
+    if (refuse_outside(e, "batching.fill", err) != LATHE_OK)
+        return LATHE_ESTATE;
+    ((struct lathe_message *)out)->bytes = sizeof(struct lathe_message);
+    return e->batching->fill(e->batching_self, &e->view, &e->ranking, &e->plan, err);
+}
+
+/* Ask the scheduler; carry out its preemptions; leave out whoever must not run. */
+static int rank(struct engine *e, int64_t now_ns, struct lathe_error *err)
+{
+    struct lathe_ranking *ranking = &e->ranking;
+    int status = call_local(e, e->rank, err);
+    if (status != LATHE_OK)
+        return status;
 
     for (uint32_t i = 0; i < ranking->preempt_count; i++)
         memory_preempt(e, live_of(e, ranking->preempt[i]), "scheduler", now_ns);
@@ -119,12 +170,12 @@ static int fill(struct engine *e, int64_t now_ns, struct lathe_error *err)
             live->planned = live->refused = false;
         }
         memory_admit_ranked(e);
-        int status = e->batching->fill(e->batching_self, &e->view, &e->ranking, &e->plan, err);
+        int status = call_local(e, e->fill, err);
         if (status != LATHE_OK || (status = check_plan(e, err)) != LATHE_OK)
             return status;
         if (!memory_make_room(e, now_ns))
             break;
-        look(e, now_ns);
+        step_look(e, now_ns);
         if ((status = rank(e, now_ns, err)) != LATHE_OK)
             return status;
     }
@@ -152,20 +203,26 @@ static bool fail_hopeless(struct engine *e, int64_t now_ns)
     return false;
 }
 
-/* The plan becomes entries with room in the pool. What turns out to have none after all
- * (the kvcache broke its promise) is left out of this step. */
-static void reserve(struct engine *e, int64_t now_ns)
+/* memory.reserve: the plan becomes entries with room in the pool. What turns out to have none
+ * after all (the kvcache broke its promise) is left out of this step. */
+int step_reserve(void *self, const void *in, void *out, struct lathe_error *err)
 {
+    struct engine *e = self;
+    const int64_t now_ns = e->now_ns;
     uint32_t count = 0;
+    (void)in;
+    if (refuse_outside(e, "memory.reserve", err) != LATHE_OK)
+        return LATHE_ESTATE;
+    ((struct lathe_message *)out)->bytes = sizeof(struct lathe_message);
     for (uint32_t i = 0; i < e->plan.count; i++) {
         const struct lathe_plan_entry *planned = &e->plan.entries[i];
         struct step_entry *entry = &e->entries[count];
-        struct lathe_error err;
+        struct lathe_error none;
 
         *entry = (struct step_entry){ .tokens = planned->tokens, .padding = planned->padding };
         if (planned->request) {
             struct live *live = live_of(e, planned->request);
-            if (memory_reserve(e, live, live->req.computed_tokens + planned->tokens, &err) != LATHE_OK) {
+            if (memory_reserve(e, live, live->req.computed_tokens + planned->tokens, &none) != LATHE_OK) {
                 live->planned = false;
                 continue;
             }
@@ -181,6 +238,7 @@ static void reserve(struct engine *e, int64_t now_ns)
         count++;
     }
     e->entry_count = count;
+    return LATHE_OK;
 }
 
 int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns, struct lathe_error *err)
@@ -192,13 +250,21 @@ int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns
         return lathe_fail(err, LATHE_ESTATE, "the engine's step %" PRIu64 " must be finished first", e->step);
     *state = ENGINE_IDLE;
     *until_ns = INT64_MAX;
-    row->start_ns = now_ns;
+    row->start_ns = e->now_ns = now_ns;
 
     expire(e, now_ns);
+    if (e->params.watch)
+        bus_watch_drain(e->params.watch);
+    if (!health_admits_step(e, now_ns, until_ns))
+        return LATHE_OK;
+    if (e->params.degrade_wait_ns > 0 || e->degraded || e->unavailable) {
+        step_look(e, now_ns);
+        health_judge(e, now_ns);
+    }
     do {
         if (e->live_count == 0)
             return LATHE_OK;
-        look(e, now_ns);
+        step_look(e, now_ns);
         if ((status = rank(e, now_ns, err)) != LATHE_OK || (status = fill(e, now_ns, err)) != LATHE_OK)
             return status;
         memory_release_unplanned(e);
@@ -214,23 +280,44 @@ int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns
     int64_t scheduled = clock_now(e->clock);
     row->schedule_ns = scheduled - now_ns;
 
-    reserve(e, now_ns);
+    if ((status = call_local(e, e->reserve, err)) != LATHE_OK)
+        return status;
     if (e->entry_count == 0)
         return lathe_fail(err, LATHE_EINTERNAL, "kvcache/%s promised room and then had none",
                           e->params.parts.kvcache->plugin->name);
+    e->ops_sent = e->ops.count;
     if ((status = message_build_forward(e, err)) != LATHE_OK)
         return status;
     int64_t reserved = clock_now(e->clock);
     row->reserve_ns = reserved - scheduled;
     row->forward_ns = reserved; /* until finish: when it began */
 
-    e->step++;
-    e->started = true;
+    e->step = ++e->numbers->step;
+    if (e->params.watch)
+        e->params.watch->step = e->step;
     status = e->bus->post(e->bus_self, e->forward, e->forward_in, e->forward_out, &e->ticket, err);
-    if (status != LATHE_OK) {
-        e->started = false;
-        return status;
+    if (status == LATHE_EUNAVAILABLE || status == LATHE_EFULL) { /* nothing was begun: the same again, later */
+        e->numbers->step--;
+        e->ops.count = e->ops_sent;
+        if (e->attention)
+            record_attention_commit(e->producer, 0, 0);
+        health_unavailable(e, now_ns);
+        *until_ns = e->ask_again_ns;
+        return LATHE_OK;
     }
+    if (status == LATHE_ELOST) { /* its worker died since the last step */
+        e->entry_count = 0;
+        if (e->attention)
+            record_attention_commit(e->producer, 0, 0);
+        health_lost(e, err->message, now_ns);
+        *until_ns = e->ask_again_ns;
+        return LATHE_OK;
+    }
+    if (status != LATHE_OK)
+        return status;
+    e->begun++;
+    e->started = true;
+    e->forwarded = false;
     *state = ENGINE_STARTED;
     *until_ns = now_ns;
     return LATHE_OK;
@@ -282,21 +369,60 @@ static void record_rows(struct engine *e, int64_t end_ns)
     record_step(e->producer, row);
 }
 
+/* Collects the forward; timeout_ns as for the bus's wait. */
+static int collect(struct engine *e, int64_t timeout_ns)
+{
+    if (e->params.watch)
+        e->params.watch->step = e->step;
+    int status = e->bus->wait(e->bus_self, e->ticket, timeout_ns, &e->forward_err);
+    if (timeout_ns == 0 && status == LATHE_EBUSY)
+        return 0;
+    e->forward_status = status;
+    e->forwarded = true;
+    return 1;
+}
+
+int engine_ready(struct engine *e)
+{
+    return e->started && (e->forwarded || collect(e, 0));
+}
+
+int engine_is_started(const struct engine *e)
+{
+    return e->started;
+}
+
+int engine_is_empty(const struct engine *e)
+{
+    for (uint32_t i = 0; i < e->params.max_requests; i++)
+        if (atomic_load_explicit(&e->slots[i].id, memory_order_acquire) != 0)
+            return 0;
+    return !e->started;
+}
+
 int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
 {
     if (!e->started)
         return lathe_fail(err, LATHE_ESTATE, "no step is under way");
+    if (!e->forwarded)
+        collect(e, -1);
     e->started = false;
 
-    struct lathe_error why;
-    int status = e->bus->wait(e->bus_self, e->ticket, -1, &why);
+    struct lathe_error why = e->forward_err;
+    int status = e->forward_status;
     int64_t forwarded = clock_now(e->clock);
     e->row.forward_ns = forwarded - e->row.forward_ns;
     e->row.sample_ns = 0;
     if (e->attention)
-        record_attention_commit(e->producer, status == LATHE_OK ? e->forward_out->attention_bytes : 0, (int64_t)e->step);
+        message_commit_attention(e, status == LATHE_OK);
+    if (status == LATHE_EUNAVAILABLE) { /* nothing was begun: the same again, later */
+        e->ops.count = e->ops_sent;
+        health_unavailable(e, forwarded);
+        return LATHE_OK;
+    }
 
     if (status == LATHE_OK) {
+        e->unavailable = false;
         for (uint32_t i = 0; i < e->entry_count; i++) {
             struct step_entry *entry = &e->entries[i];
             if (!entry->live)
@@ -310,6 +436,8 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
                 e->stats.prompt_tokens += entry->tokens;
         }
         status = message_sample(e, &why);
+        if (status == LATHE_EUNAVAILABLE) /* logits that nobody can sample now are computed again */
+            status = LATHE_ELOST;
     }
     int64_t sampled = clock_now(e->clock);
     e->row.sample_ns = sampled - forwarded;
@@ -317,6 +445,12 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
         sampled = at_ns; /* virtual time: not before the step's end */
     e->stats.steps++;
     record_rows(e, sampled);
+    host_context_drain(e->params.parts.model->context); /* figures that its worker recorded */
+    host_context_drain(e->params.parts.sampler->context);
+    if (status == LATHE_ELOST) {
+        health_lost(e, why.message, sampled);
+        return LATHE_OK;
+    }
 
     /* A failing forward fails those who were in it, not the engine. */
     for (uint32_t i = 0, row = 0; i < e->entry_count; i++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What can be recorded: every event stands here once, and its struct (what the ring
  * carries), its number and its INSERT are all made from this list. The columns' meaning
- * and units are in schemas/001_*.sql; a test holds the two against each other.
+ * and units are in the files of schemas/; a test holds the two against each other.
  *
  * Column kinds:  I  INTEGER (int64_t)      R  REAL (double; NaN is stored as NULL)
  *                N  INTEGER or NULL (int64_t; RECORD_NULL is stored as NULL)
@@ -27,7 +27,8 @@
     X(hop, "", RECORD_HOP)                                      \
     X(score, "", RECORD_SCORE)                                  \
     X(metric, "", RECORD_METRIC)                                \
-    X(event, "", RECORD_EVENT)
+    X(event, "", RECORD_EVENT)                                  \
+    X(service_event, "", RECORD_SERVICE_EVENT)
 
 #define RECORD_REQUEST(I, N, R, T, L)                                                      \
     I(id) T(class) T(tenant) N(session) N(turn) I(priority) T(model) I(replica)            \
@@ -58,6 +59,8 @@
 #define RECORD_METRIC(I, N, R, T, L) I(time_ns) T(plugin) T(name) R(value)
 
 #define RECORD_EVENT(I, N, R, T, L) I(time_ns) T(level) N(correlation_id) L(message) L(fields)
+
+#define RECORD_SERVICE_EVENT(I, N, R, T, L) I(time_ns) T(service) I(worker) T(what) L(detail)
 
 /* struct record_step { int64_t id; … } and so on. T holds 64 hexadecimal digits; short words are cheap
  * because the ring carries texts cut to their length. */

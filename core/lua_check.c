@@ -243,6 +243,30 @@ static int class_tostring(lua_State *L)
     return 1;
 }
 
+void lua_set_integer(lua_State *L, const char *name, int64_t value)
+{
+    lua_pushinteger(L, (lua_Integer)value);
+    lua_setfield(L, -2, name);
+}
+
+void lua_set_number(lua_State *L, const char *name, double value)
+{
+    lua_pushnumber(L, value);
+    lua_setfield(L, -2, name);
+}
+
+void lua_set_boolean(lua_State *L, const char *name, bool value)
+{
+    lua_pushboolean(L, value);
+    lua_setfield(L, -2, name);
+}
+
+void lua_set_text(lua_State *L, const char *name, const char *value)
+{
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, name);
+}
+
 void lua_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction collect)
 {
     luaL_newmetatable(L, name); /* sets __name */

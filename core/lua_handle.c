@@ -223,33 +223,37 @@ static const char *finish_name(int reason)
     return reason >= 0 && reason < 6 ? names[reason] : "unknown";
 }
 
+void lua_push_output(lua_State *L, const struct planned_request *request)
+{
+    lua_createtable(L, 0, 6);
+    lua_pushinteger(L, (lua_Integer)request->id);
+    lua_setfield(L, -2, "id");
+    lua_pushlstring(L, request->text ? request->text : "", request->text ? request->text_bytes : 0);
+    lua_setfield(L, -2, "text");
+    lua_pushstring(L, finish_name(request->finish_reason));
+    lua_setfield(L, -2, "finish_reason");
+    if (request->error[0]) {
+        lua_pushstring(L, request->error);
+        lua_setfield(L, -2, "error");
+    }
+    lua_createtable(L, (int)request->output_count, 0);
+    lua_createtable(L, (int)request->output_count, 0);
+    for (uint32_t j = 0; j < request->output_count; j++) {
+        lua_pushinteger(L, request->output[j]);
+        lua_rawseti(L, -3, (lua_Integer)j + 1);
+        lua_pushnumber(L, request->logprobs ? (double)request->logprobs[j] : 0);
+        lua_rawseti(L, -2, (lua_Integer)j + 1);
+    }
+    lua_setfield(L, -3, "logprobs");
+    lua_setfield(L, -2, "tokens");
+}
+
 static int handle_outputs(lua_State *L)
 {
     const struct lua_handle *handle = check_handle(L, "outputs");
     lua_createtable(L, (int)handle->count, 0);
     for (size_t i = 0; i < handle->count; i++) {
-        const struct planned_request *request = &handle->requests[i];
-        lua_createtable(L, 0, 5);
-        lua_pushinteger(L, (lua_Integer)request->id);
-        lua_setfield(L, -2, "id");
-        lua_pushlstring(L, request->text ? request->text : "", request->text ? request->text_bytes : 0);
-        lua_setfield(L, -2, "text");
-        lua_pushstring(L, finish_name(request->finish_reason));
-        lua_setfield(L, -2, "finish_reason");
-        if (request->error[0]) {
-            lua_pushstring(L, request->error);
-            lua_setfield(L, -2, "error");
-        }
-        lua_createtable(L, (int)request->output_count, 0);
-        lua_createtable(L, (int)request->output_count, 0);
-        for (uint32_t j = 0; j < request->output_count; j++) {
-            lua_pushinteger(L, request->output[j]);
-            lua_rawseti(L, -3, (lua_Integer)j + 1);
-            lua_pushnumber(L, request->logprobs ? (double)request->logprobs[j] : 0);
-            lua_rawseti(L, -2, (lua_Integer)j + 1);
-        }
-        lua_setfield(L, -3, "logprobs");
-        lua_setfield(L, -2, "tokens");
+        lua_push_output(L, &handle->requests[i]);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     return 1;

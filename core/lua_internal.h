@@ -4,11 +4,15 @@
  *   lua_state.c     one state: libraries, require, strict globals, errors, interrupts
  *   lua_check.c     arguments: fields, types, ranges; errors at the caller's line
  *   lua_json.c      Lua values to JSON and back
+ *   lua_payload.c   tables to messages of services and back (lua_payload.h)
  *   lua_model.c     lathe.model
  *   lua_request.c   a workload's requests, as the engine wants them
  *   lua_trace.c     `trace = …`: what to record
  *   lua_run.c       lathe.run: reads the description, hands it to run_job.c
  *   lua_handle.c    what lathe.run returns, and lathe.sql
+ *   lua_bus.c       lathe.bus: a bus by itself, to be measured
+ *   lua_engine.c    lathe.engine: an engine that a script drives itself, scaling, calls by name
+ *   lua_health.c    how it fares
  *
  * Errors. Whatever is wrong with what the script wrote is a Lua error whose message
  * starts with the script's line: the innermost function that is not the Lua library's
@@ -30,6 +34,8 @@
 #define LUA_LATHE_RUN "lathe.run"
 #define LUA_LATHE_SQL "lathe.sql"
 #define LUA_LATHE_JOB "lathe.job"
+#define LUA_LATHE_ENGINE "lathe.engine"
+#define LUA_LATHE_POST "lathe.post"
 
 /* One `lathe run`: what the command line said. Lives in cmd_run.c, outlives the state. */
 struct lua_lathe {
@@ -81,12 +87,19 @@ bool lua_field_boolean(lua_State *L, int table, const char *what, const char *na
 int64_t lua_field_seconds(lua_State *L, int table, const char *what, const char *name, double absent);
 /* nil: left alone; "name"; or { "name", option = value, … }. */
 void lua_check_stage(lua_State *L, int index, const char *what, int kind, struct stage *stage);
+/* Fields of the table on top of the stack. */
+void lua_set_integer(lua_State *L, const char *name, int64_t value);
+void lua_set_number(lua_State *L, const char *name, double value);
+void lua_set_boolean(lua_State *L, const char *name, bool value);
+void lua_set_text(lua_State *L, const char *name, const char *value);
 /* A metatable: methods, __name, __gc and __close. `close` may be NULL. Leaves nothing. */
 void lua_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction collect);
 
 /* lua_json.c */
 /* Pushes the JSON text of the value. What JSON can't say (functions, NaN, cycles) is an error. */
 void lua_json_push(lua_State *L, int index, const char *what);
+/* The same, malloc'd and without errors: NULL when JSON can't say it or memory ran out. */
+char *lua_json_text(lua_State *L, int index);
 int lua_json_encode(lua_State *L);
 int lua_json_decode(lua_State *L);
 
@@ -99,6 +112,9 @@ int lua_model_new(lua_State *L);
 void lua_model_register(lua_State *L);
 struct lua_model *lua_check_model(lua_State *L, int index, const char *what);
 
+/* One request at `request` (absolute), as a workload would hold it; `number` is for sentences (0: posted). */
+void lua_check_request(lua_State *L, int request, int job_index, const struct run_job *job, size_t number,
+                       struct engine_submit *submit);
 /* lua_request.c: fills job->requests as written; memory hangs on the job's userdata at `job_index`. */
 void lua_check_workload(lua_State *L, int index, int job_index, struct run_job *job);
 
@@ -107,12 +123,32 @@ void lua_check_trace(lua_State *L, int index, struct run_job *job);
 
 /* lua_run.c */
 int lua_run(lua_State *L);
+/* Reads the description at index 1, which becomes the whole stack but for the job's userdata at
+ * index 2, which is what every pointer in it hangs on. */
+struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload);
+struct run_job *lua_job_of(lua_State *L, int index); /* of that userdata */
 void lua_run_register(lua_State *L);
 
 /* lua_handle.c */
 /* Takes the job's results; pushes the handle. */
 void lua_handle_push(lua_State *L, struct run_job *job);
 void lua_handle_register(lua_State *L);
+/* { text, tokens, logprobs, finish_reason, error, id } of what a request came to. */
+void lua_push_output(lua_State *L, const struct planned_request *request);
 int lua_sql_open(lua_State *L);
+
+/* lua_bus.c */
+int lua_bus_new(lua_State *L);
+void lua_bus_register(lua_State *L);
+
+/* lua_health.c */
+int lua_engine_health(lua_State *L);
+int lua_engine_stats(lua_State *L);
+
+/* lua_engine.c */
+int lua_engine_new(lua_State *L);
+/* The open engine's job at `index`, or an error in `what`. */
+struct run_job *lua_engine_job(lua_State *L, int index, const char *what);
+void lua_engine_register(lua_State *L);
 
 #endif

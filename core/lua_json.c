@@ -95,6 +95,15 @@ static json_t *to_json(lua_State *L, int index, int depth, const char **why)
     }
 }
 
+char *lua_json_text(lua_State *L, int index)
+{
+    const char *why = NULL;
+    json_t *value = to_json(L, index, 0, &why);
+    char *text = value ? json_dumps(value, JSON_SORT_KEYS | JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+    json_decref(value);
+    return text;
+}
+
 void lua_json_push(lua_State *L, int index, const char *what)
 {
     const char *why = NULL;

@@ -111,41 +111,29 @@ int lua_model_new(lua_State *L)
 
 /* ── methods ───────────────────────────────────────────────────────────────────────── */
 
-static void set_text(lua_State *L, const char *name, const char *value)
-{
-    lua_pushstring(L, value);
-    lua_setfield(L, -2, name);
-}
-
-static void set_integer(lua_State *L, const char *name, uint64_t value)
-{
-    lua_pushinteger(L, (lua_Integer)value);
-    lua_setfield(L, -2, name);
-}
-
 static int model_info(lua_State *L)
 {
     const struct lua_model *model = lua_check_model(L, 1, "model:info");
     const struct lathe_model_info *info = &model->loaded.info;
     const struct lathe_tokenizer_info *tokens = &model->loaded.tokens;
     lua_newtable(L);
-    set_text(L, "plugin", model->loaded.model->entry->name);
-    set_text(L, "tokenizer", model->loaded.tokenizer->entry->name);
-    set_text(L, "path", model->loaded.path);
-    set_text(L, "architecture", info->architecture);
-    set_text(L, "name", info->name);
-    set_text(L, "quantization", info->quantization);
-    set_text(L, "pretokenizer", tokens->name);
-    set_integer(L, "layers", info->layers);
-    set_integer(L, "heads", info->heads);
-    set_integer(L, "kv_heads", info->kv_heads);
-    set_integer(L, "head_width", info->head_width);
-    set_integer(L, "embedding_width", info->embedding_width);
-    set_integer(L, "vocab_tokens", info->vocab_tokens);
-    set_integer(L, "context_tokens", info->context_tokens);
-    set_integer(L, "parameters", info->parameters);
-    set_integer(L, "weight_bytes", info->weight_bytes);
-    set_integer(L, "kv_bytes_per_token", info->kv_bytes_per_token);
+    lua_set_text(L, "plugin", model->loaded.model->entry->name);
+    lua_set_text(L, "tokenizer", model->loaded.tokenizer->entry->name);
+    lua_set_text(L, "path", model->loaded.path);
+    lua_set_text(L, "architecture", info->architecture);
+    lua_set_text(L, "name", info->name);
+    lua_set_text(L, "quantization", info->quantization);
+    lua_set_text(L, "pretokenizer", tokens->name);
+    lua_set_integer(L, "layers", info->layers);
+    lua_set_integer(L, "heads", info->heads);
+    lua_set_integer(L, "kv_heads", info->kv_heads);
+    lua_set_integer(L, "head_width", info->head_width);
+    lua_set_integer(L, "embedding_width", info->embedding_width);
+    lua_set_integer(L, "vocab_tokens", info->vocab_tokens);
+    lua_set_integer(L, "context_tokens", info->context_tokens);
+    lua_set_integer(L, "parameters", info->parameters);
+    lua_set_integer(L, "weight_bytes", info->weight_bytes);
+    lua_set_integer(L, "kv_bytes_per_token", info->kv_bytes_per_token);
     lua_pushboolean(L, tokens->has_template);
     lua_setfield(L, -2, "has_template");
     lua_newtable(L);

@@ -186,11 +186,14 @@ static const char *short_text(lua_State *L, int request, const char *what, const
     return text;
 }
 
-static void read_request(lua_State *L, int request, int job_index, const struct run_job *job, size_t number,
-                         struct engine_submit *submit)
+void lua_check_request(lua_State *L, int request, int job_index, const struct run_job *job, size_t number,
+                       struct engine_submit *submit)
 {
     char what[96], text[128];
-    snprintf(what, sizeof what, "lathe.run: request %zu", number);
+    if (number)
+        snprintf(what, sizeof what, "%s: request %zu", job->who, number);
+    else
+        snprintf(what, sizeof what, "engine:post");
     if (lua_type(L, request) == LUA_TSTRING) { /* a bare text: the same as { prompt = text } */
         size_t bytes;
         submit->text = lua_tolstring(L, request, &bytes);
@@ -265,7 +268,7 @@ void lua_check_workload(lua_State *L, int index, int job_index, struct run_job *
     job->count = (size_t)count;
     for (lua_Integer i = 1; i <= count; i++) {
         lua_rawgeti(L, array, i);
-        read_request(L, lua_gettop(L), job_index, job, (size_t)i, &job->requests[i - 1].submit);
+        lua_check_request(L, lua_gettop(L), job_index, job, (size_t)i, &job->requests[i - 1].submit);
         lua_settop(L, array);
     }
     lua_pop(L, 1);

@@ -13,11 +13,14 @@
 
 static const char *const run_fields[] = {
     "model", "sampler",  "kvcache", "scheduler", "batching", "bus",     "workload", "clock",      "seed",
-    "label", "question", "trace",   "engine",    "database", "factors", "sweep",    "seed_index", NULL,
+    "label", "question", "trace",   "engine",    "database", "factors", "sweep",    "seed_index", "workers",
+    "router", NULL,
 };
 static const char *const engine_fields[] = {
-    "batch_tokens", "batch_requests", "max_requests", "context_tokens", "kv_memory_mb", "threads", "kv_dtype", NULL,
+    "batch_tokens", "batch_requests", "max_requests", "context_tokens", "kv_memory_mb", "threads", "kv_dtype",
+    "degrade_wait_s", NULL,
 };
+static const char *const worker_fields[] = { "tokenizer", "model", NULL };
 
 enum { MAX_FACTORS = 64, MAX_ARTIFACTS = 4 };
 
@@ -37,6 +40,11 @@ static int job_collect(lua_State *L)
     free(own->machine);
     memset(own, 0, sizeof *own);
     return 0;
+}
+
+struct run_job *lua_job_of(lua_State *L, int index)
+{
+    return &((struct lua_job *)luaL_checkudata(L, index, LUA_LATHE_JOB))->job;
 }
 
 /* A text that lives as long as the job: its user value holds it. Pops it. */
@@ -59,12 +67,12 @@ static void read_stages(lua_State *L, const struct lua_lathe *lathe, struct run_
         int kind;
     } stages[] = { { "sampler", LATHE_KIND_SAMPLER },     { "kvcache", LATHE_KIND_KVCACHE },
                    { "scheduler", LATHE_KIND_SCHEDULER }, { "batching", LATHE_KIND_BATCHING },
-                   { "bus", LATHE_KIND_BUS } };
+                   { "bus", LATHE_KIND_BUS },             { "router", LATHE_KIND_ROUTER } };
     struct lathe_error err;
     char what[64];
     for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
         struct stage *stage = &job->stages[stages[i].kind];
-        snprintf(what, sizeof what, "lathe.run: %s", stages[i].name);
+        snprintf(what, sizeof what, "%s: %s", job->who, stages[i].name);
         lua_getfield(L, 1, stages[i].name);
         lua_check_stage(L, -1, what, stages[i].kind, stage);
         lua_pop(L, 1);
@@ -72,13 +80,13 @@ static void read_stages(lua_State *L, const struct lua_lathe *lathe, struct run_
             lua_fail_error(L, what, &err);
     }
     if (parts_open(lathe->registry, job->model, job->stages, &job->parts, &err))
-        lua_fail_error(L, "lathe.run", &err);
+        lua_fail_error(L, job->who, &err);
 }
 
 static void read_engine(lua_State *L, struct run_job *job)
 {
-    static const char *const what = "lathe.run: engine";
-    char text[128];
+    char text[128], what[64];
+    snprintf(what, sizeof what, "%s: engine", job->who);
     if (lua_getfield(L, 1, "engine") != LUA_TNIL) {
         if (!lua_istable(L, -1))
             lua_fail(L, "%s: should be a table, not %s", what, lua_describe(L, -1, text, sizeof text));
@@ -91,10 +99,27 @@ static void read_engine(lua_State *L, struct run_job *job)
         engine->context_tokens = (uint32_t)lua_field_integer(L, table, what, "context_tokens", 2, 1 << 24, 0);
         engine->threads = (uint32_t)lua_field_integer(L, table, what, "threads", 1, 1024, 0);
         engine->kv_memory_bytes = (uint64_t)(lua_field_number(L, table, what, "kv_memory_mb", 0.001, 1e7, 0) * 1048576);
+        engine->degrade_wait_ns = lua_field_seconds(L, table, what, "degrade_wait_s", 0);
         const char *dtype = lua_field_string(L, table, what, "kv_dtype", "f32");
         if (strcmp(dtype, "f32") && strcmp(dtype, "f16"))
             lua_fail(L, "%s: \"kv_dtype\" is \"f32\" or \"f16\", not \"%s\"", what, dtype);
         engine->kv_dtype = strcmp(dtype, "f16") ? LATHE_F32 : LATHE_F16;
+    }
+    lua_pop(L, 1);
+}
+
+/* workers = { tokenizer = 2, model = 2 }: of the model, replicas with a KV pool each. */
+static void read_workers(lua_State *L, struct run_job *job)
+{
+    char text[128], what[64];
+    snprintf(what, sizeof what, "%s: workers", job->who);
+    if (lua_getfield(L, 1, "workers") != LUA_TNIL) {
+        if (!lua_istable(L, -1))
+            lua_fail(L, "%s: should be { tokenizer = n, model = n }, not %s", what, lua_describe(L, -1, text, sizeof text));
+        int table = lua_gettop(L);
+        lua_check_fields(L, table, what, worker_fields, 0);
+        job->replicas = (uint32_t)lua_field_integer(L, table, what, "model", 1, DEPLOYMENT_MAX_REPLICAS, 1);
+        job->engine.tokenizer_workers = (uint32_t)lua_field_integer(L, table, what, "tokenizer", 1, 64, 1);
     }
     lua_pop(L, 1);
 }
@@ -109,15 +134,16 @@ static void read_factors(lua_State *L, int job_index, struct lua_job *own)
     char text[128];
     if (lua_getfield(L, 1, "factors") != LUA_TNIL) {
         if (!lua_istable(L, -1))
-            lua_fail(L, "lathe.run: \"factors\" should be { name = value }, not %s",
+            lua_fail(L, "%s: \"factors\" should be { name = value }, not %s", own->job.who,
                      lua_describe(L, -1, text, sizeof text));
         int table = lua_gettop(L);
         for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
             if (lua_type(L, -2) != LUA_TSTRING)
-                lua_fail(L, "lathe.run: factors: a name can't be %s", lua_describe(L, -2, text, sizeof text));
+                lua_fail(L, "%s: factors: a name can't be %s", own->job.who, lua_describe(L, -2, text, sizeof text));
             if (own->job.factor_count == MAX_FACTORS)
-                lua_fail(L, "lathe.run: factors: more than %d", MAX_FACTORS);
-            lua_json_push(L, -1, "lathe.run: factors");
+                lua_fail(L, "%s: factors: more than %d", own->job.who, MAX_FACTORS);
+            snprintf(text, sizeof text, "%s: factors", own->job.who);
+            lua_json_push(L, -1, text);
             struct run_factor *factor = &own->factors[own->job.factor_count++];
             factor->value_json = keep_text(L, job_index);
             factor->name = lua_tostring(L, -2);
@@ -130,7 +156,7 @@ static void read_factors(lua_State *L, int job_index, struct lua_job *own)
 
 static void read_identity(lua_State *L, const struct lua_lathe *lathe, struct lua_job *own)
 {
-    static const char *const what = "lathe.run";
+    const char *const what = own->job.who;
     struct run_info *info = &own->job.info;
     const char *clock = lua_field_string(L, 1, what, "clock", "real");
     if (strcmp(clock, "real"))
@@ -199,14 +225,17 @@ static void add_instance(luaL_Buffer *buffer, const char *kind, const struct ins
 /* Pushes what the run was, the seed left out, so that runs which differ in it alone have one hash. */
 static void push_configuration(lua_State *L, const struct run_job *job)
 {
-    lua_newtable(L); /* what is plain Lua: engine, trace, workload */
-    static const char *const plain[] = { "engine", "trace" };
-    for (size_t i = 0; i < 2; i++) {
+    lua_newtable(L); /* what is plain Lua: engine, trace, workers, workload */
+    static const char *const plain[] = { "engine", "trace", "workers" };
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
         lua_getfield(L, 1, plain[i]);
         lua_setfield(L, -2, plain[i]);
     }
     lua_newtable(L);
-    lua_getfield(L, 1, "workload");
+    if (lua_getfield(L, 1, "workload") == LUA_TNIL) { /* lathe.engine: requests come later */
+        lua_pop(L, 1);
+        lua_newtable(L);
+    }
     static const char *const workload[] = { "name", "parameters", "concurrency", "think", "source" };
     for (size_t i = 0; i < sizeof workload / sizeof workload[0]; i++) {
         lua_getfield(L, -1, workload[i]);
@@ -216,7 +245,7 @@ static void push_configuration(lua_State *L, const struct run_job *job)
     lua_pushinteger(L, (lua_Integer)job->count);
     lua_setfield(L, -2, "requests");
     lua_setfield(L, -2, "workload");
-    lua_json_push(L, -1, "lathe.run: configuration");
+    lua_json_push(L, -1, job->who);
     const char *rest = lua_tostring(L, -1);
 
     luaL_Buffer buffer;
@@ -253,17 +282,16 @@ static void tell_failures(const struct run_job *job)
 
 /* ── lathe.run ─────────────────────────────────────────────────────────────────────── */
 
-int lua_run(lua_State *L)
+struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload)
 {
     struct lua_lathe *lathe = lua_lathe_of(L);
-    struct lathe_error err;
     char text[128];
     lua_stop_if_help(L);
     lua_settop(L, 1);
     if (!lua_istable(L, 1))
-        lua_fail(L, "lathe.run: takes a table { model = …, workload = … }, not %s",
+        lua_fail(L, "%s: takes a table { model = …%s }, not %s", what, with_workload ? ", workload = …" : "",
                  lua_describe(L, 1, text, sizeof text));
-    lua_check_fields(L, 1, "lathe.run", run_fields, 0);
+    lua_check_fields(L, 1, what, run_fields, 0);
 
     struct lua_job *own = lua_newuserdatauv(L, sizeof *own, 1);
     const int job_index = 2;
@@ -273,16 +301,22 @@ int lua_run(lua_State *L)
     lua_setiuservalue(L, job_index, 1);
 
     struct run_job *job = &own->job;
+    job->who = what;
     job->registry = lathe->registry;
     job->quiet = lathe->quiet;
     job->interrupted = interrupt_wanted;
     lua_getfield(L, 1, "model");
-    job->model = &lua_check_model(L, -1, "lathe.run: \"model\"")->loaded;
+    snprintf(text, sizeof text, "%s: \"model\"", what);
+    job->model = &lua_check_model(L, -1, text)->loaded;
     lua_pop(L, 1);
     read_stages(L, lathe, job);
     read_engine(L, job);
+    read_workers(L, job);
     lua_getfield(L, 1, "workload");
-    lua_check_workload(L, -1, job_index, job);
+    if (with_workload)
+        lua_check_workload(L, -1, job_index, job);
+    else if (!lua_isnil(L, -1))
+        lua_fail(L, "%s: takes no workload: post requests to it, or use lathe.run", what);
     lua_pop(L, 1);
     lua_getfield(L, 1, "trace");
     lua_check_trace(L, lua_gettop(L), job);
@@ -294,7 +328,13 @@ int lua_run(lua_State *L)
     job->info.config_json = keep_text(L, job_index);
     sha256_bytes(job->info.config_json, strlen(job->info.config_json), own->config_hash);
     job->info.config_hash = own->config_hash;
+    return job;
+}
 
+int lua_run(lua_State *L)
+{
+    struct lathe_error err;
+    struct run_job *job = lua_job_read(L, "lathe.run", true);
     int status = run_job(job, &err);
     if (job->was_interrupted)
         lua_sethook(L, NULL, 0, 0); /* the run has seen it: Lua need not be stopped as well */

@@ -144,6 +144,8 @@ static int core_is_terminal(lua_State *L)
 static const luaL_Reg core_functions[] = {
     { "model", lua_model_new },
     { "run", lua_run },
+    { "engine", lua_engine_new },
+    { "bus", lua_bus_new },
     { "sql", lua_sql_open },
     { "fail", core_fail },
     { "question", core_question },
@@ -166,6 +168,10 @@ static int open_core(lua_State *L)
     lua_setfield(L, -2, "version");
     lua_pushstring(L, lathe->script);
     lua_setfield(L, -2, "script");
+    char executable[4096];
+    ssize_t bytes = readlink("/proc/self/exe", executable, sizeof executable);
+    lua_pushlstring(L, executable, bytes > 0 ? (size_t)bytes : 0);
+    lua_setfield(L, -2, "executable");
     lua_pushboolean(L, lathe->help);
     lua_setfield(L, -2, "help");
     lua_pushlightuserdata(L, NULL);
@@ -249,6 +255,8 @@ static int setup(lua_State *L)
     luaL_requiref(L, "lathe.core", open_core, 0);
     lua_model_register(L);
     lua_run_register(L);
+    lua_engine_register(L);
+    lua_bus_register(L);
     lua_handle_register(L);
     make_strict(L);
     return 0;

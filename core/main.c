@@ -32,11 +32,17 @@ static const struct command commands[] = {
     { "eval", "perplexity of a text", cmd_eval },
 #endif
     { "plugins", "what stages there are, with their options", cmd_plugins },
+#ifdef HAVE_CMD_SERVICES
+    { "services", "what can be called by name, and what its messages hold", cmd_services },
+#endif
 #ifdef HAVE_CMD_NEW
     { "new", "start a plugin of your own from its kind's template", cmd_new },
 #endif
 #ifdef HAVE_CMD_DOCTOR
     { "doctor", "what this machine offers, and what is missing", cmd_doctor },
+#endif
+#ifdef HAVE_CMD_WORKER
+    { "worker", NULL, cmd_worker }, /* a bus starts it */
 #endif
 };
 
@@ -47,11 +53,11 @@ static void print_help(FILE *out)
     fputs("lathe: a workbench for LLM inference: latency and attention, every stage a plugin\n\n"
           "usage: lathe VERB [arguments]\n\n", out);
     for (int i = 0; i < COMMAND_COUNT; i++)
-        if (commands[i].run)
+        if (commands[i].run && commands[i].summary)
             fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
     fputs("\n`lathe VERB --help` says more of each. Exit status: 0 success, 1 a failure, 2 bad usage.\n"
           "Environment: LATHE_PLUGIN_PATH, LATHE_MODELS (folders, separated by colons), LATHE_LOG (debug, info,\n"
-          "warn, error, off), LATHE_LOG_FILE.\n", out);
+          "warn, error, off), LATHE_LOG_FILE, LATHE_EXECUTABLE (the program that worker processes are).\n", out);
 }
 
 static int print_version(void)
@@ -82,7 +88,7 @@ static int unknown_command(const char *name)
     const char *names[COMMAND_COUNT];
     size_t count = 0;
     for (int i = 0; i < COMMAND_COUNT; i++)
-        if (commands[i].run)
+        if (commands[i].run && commands[i].summary)
             names[count++] = commands[i].name;
     const char *near = nearest_name(name, names, count);
     fprintf(stderr, "lathe: there is no verb `%.60s`%s%s%s; `lathe --help` lists them\n", name,

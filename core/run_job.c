@@ -191,33 +191,36 @@ static int on_progress(void *user, const struct drive_progress *now)
     return 0;
 }
 
-static int drive_engine(struct run_job *job, struct recorder_run *run, struct clock *clock, struct lathe_error *err)
+static int open_deployment(struct run_job *job, struct lathe_error *err)
 {
-    struct engine *engine;
+    struct deployment_params params = {
+        .engine = job->engine, .replicas = job->replicas, .hops = job->hops, .registry = job->registry,
+        .model = job->model, .stages = job->stages,
+    };
+    params.engine.parts = job->parts;
+    params.engine.clock = &job->clock;
+    params.engine.run = job->run;
+    params.engine.probes = job->probes;
+    params.engine.probe_count = job->probe_count;
+    return deployment_open(&params, &job->deployment, err);
+}
+
+static int drive_requests(struct run_job *job, struct lathe_error *err)
+{
     struct watch watch = { .job = job };
-    struct engine_params params = job->engine;
-    params.parts = job->parts;
-    params.clock = clock;
-    params.run = run;
-    params.probes = job->probes;
-    params.probe_count = job->probe_count;
-    int status = engine_open(&params, &engine, err);
-    if (status)
-        return status;
     struct drive_params driving = {
-        .engine = engine, .clock = clock, .requests = job->requests, .count = job->count,
+        .deployment = job->deployment, .clock = &job->clock, .requests = job->requests, .count = job->count,
         .concurrency = job->concurrency, .think_ns = job->think_ns, .progress = on_progress, .user = &watch,
     };
     if (!job->quiet)
         progress_start(&watch.progress, job->info.label);
-    clock_start(clock, CLOCK_KIND_REAL); /* the run begins: what was before is loading */
-    status = drive(&driving, err);
-    job->elapsed_s = (double)clock_now(clock) * 1e-9;
+    clock_start(&job->clock, CLOCK_KIND_REAL); /* the run begins: what was before is loading */
+    int status = drive(&driving, err);
+    job->elapsed_s = (double)clock_now(&job->clock) * 1e-9;
     if (!job->quiet) {
-        watch.last.now_ns = clock_now(clock);
+        watch.last.now_ns = clock_now(&job->clock);
         progress_show(&watch.progress, &watch.last, true);
     }
-    engine_close(engine);
     if (job->was_interrupted && !status)
         status = lathe_fail(err, LATHE_ECANCELLED, "interrupted");
     return status;
@@ -280,7 +283,7 @@ static int record_refused(const struct run_job *job, struct recorder_run *run, s
 /* The most positions that a request can come to: a token is at least a byte of text. */
 static uint64_t longest_request(const struct run_job *job)
 {
-    uint64_t longest = 1;
+    uint64_t longest = job->count ? 1 : UINT32_MAX; /* none are known beforehand: as long as can be */
     for (size_t i = 0; i < job->count; i++) {
         const struct engine_submit *submit = &job->requests[i].submit;
         uint64_t output = submit->forced_output_tokens ? submit->forced_output_tokens
@@ -303,54 +306,79 @@ static size_t attention_bytes(const struct run_job *job)
         context = job->engine.context_tokens;
     uint32_t keys = (uint32_t)(longest < context ? longest : context);
     uint64_t rows = job->engine.batch_tokens ? job->engine.batch_tokens : 512;
-    if (rows > (uint64_t)keys * job->count)
+    if (job->count && rows > (uint64_t)keys * job->count)
         rows = (uint64_t)keys * job->count;
     uint64_t wanted = 2 * rows * lathe_attention_row_bytes(&job->probes[0], keys); /* < 2 · 2^20 · 2^33 */
     return wanted < usual ? usual : wanted > most ? most : (size_t)wanted;
 }
 
-int run_job(struct run_job *job, struct lathe_error *err)
+static int open_recording(struct run_job *job, struct lathe_error *err)
 {
-    struct recorder *recorder = NULL;
-    struct recorder_run *run = NULL;
-    struct clock clock;
-    struct lathe_error closing;
-    size_t *order = NULL;
-    clock_start(&clock, CLOCK_KIND_REAL);
-    int status = sort_requests(job, &order, err);
-    if (!status && job->recording) {
-        struct recorder_params params = job->recorder;
-        params.path = job->database;
-        params.bulk_bytes = attention_bytes(job);
-        /* The sums first: they take long, and the run's wall clock starts with its row. */
-        for (size_t i = 0; !status && i < job->artifact_count; i++) {
-            char hex[65];
-            status = file_sha256_cached(job->artifacts[i].path, hex, err);
-        }
-        if (!status)
-            status = make_folders(job->database, err);
-        if (!status)
-            status = recorder_open(&params, &recorder, err);
-        if (!status)
-            status = recorder_run_begin(recorder, &job->info, &run, err);
-        if (!status) {
-            snprintf(job->database_path, sizeof job->database_path, "%s", recorder_path(recorder));
-            job->id = recorder_run_id(run);
-            status = record_description(job, run, err);
-        }
+    struct recorder_params params = job->recorder;
+    int status = LATHE_OK;
+    params.path = job->database;
+    params.bulk_bytes = attention_bytes(job);
+    /* The sums first: they take long, and the run's wall clock starts with its row. */
+    for (size_t i = 0; !status && i < job->artifact_count; i++) {
+        char hex[65];
+        status = file_sha256_cached(job->artifacts[i].path, hex, err);
     }
     if (!status)
-        status = drive_engine(job, run, &clock, err);
-    if (!status && run)
-        status = record_refused(job, run, err);
-    if (!status && run)
-        status = record_token_texts(job, run, err);
-    if (status && run)
-        record_failure(run, &clock, err);
-    if (run && recorder_run_end(run, status ? "failed" : "done", &closing) && !status)
+        status = make_folders(job->database, err);
+    if (!status)
+        status = recorder_open(&params, &job->open_recorder, err);
+    if (!status)
+        status = recorder_run_begin(job->open_recorder, &job->info, &job->run, err);
+    if (status)
+        return status;
+    snprintf(job->database_path, sizeof job->database_path, "%s", recorder_path(job->open_recorder));
+    job->id = recorder_run_id(job->run);
+    return record_description(job, job->run, err);
+}
+
+int run_job_open(struct run_job *job, struct lathe_error *err)
+{
+    clock_start(&job->clock, CLOCK_KIND_REAL);
+    int status = job->recording ? open_recording(job, err) : LATHE_OK;
+    if (!status)
+        status = open_deployment(job, err);
+    if (!status)
+        clock_start(&job->clock, CLOCK_KIND_REAL);
+    if (status) {
+        struct lathe_error why = *err;
+        run_job_end(job, status, &why);
+    }
+    return status;
+}
+
+int run_job_end(struct run_job *job, int status, struct lathe_error *err)
+{
+    struct lathe_error closing;
+    deployment_close(job->deployment);
+    job->deployment = NULL;
+    if (!status && job->run)
+        status = record_refused(job, job->run, err);
+    if (!status && job->run)
+        status = record_token_texts(job, job->run, err);
+    if (status && job->run)
+        record_failure(job->run, &job->clock, err);
+    if (job->run && recorder_run_end(job->run, status ? "failed" : "done", &closing) && !status)
         *err = closing, status = closing.code;
-    if (recorder && recorder_close(recorder, &closing) && !status)
+    if (job->open_recorder && recorder_close(job->open_recorder, &closing) && !status)
         *err = closing, status = closing.code;
+    job->run = NULL;
+    job->open_recorder = NULL;
+    return status;
+}
+
+int run_job(struct run_job *job, struct lathe_error *err)
+{
+    size_t *order = NULL;
+    int status = sort_requests(job, &order, err);
+    if (!status && (status = run_job_open(job, err)) == LATHE_OK) {
+        status = drive_requests(job, err);
+        status = run_job_end(job, status, err);
+    }
     unsort_requests(job, order);
     return status;
 }

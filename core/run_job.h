@@ -25,11 +25,14 @@ struct run_artifact {
 /* All strings are borrowed. */
 struct run_job {
     /* Filled by the caller. */
+    const char *who;                              /* "lathe.run": for sentences */
     struct registry *registry;
     const struct loaded_model *model;
     struct stage stages[LATHE_KIND_FRONTEND + 1]; /* by kind; the job's own */
     struct engine_parts parts;                    /* opened by the caller, closed by run_job_close */
     struct engine_params engine;                  /* sizes only; the rest is filled in */
+    uint32_t replicas;                            /* of the model; 0: 1 */
+    bool hops;                                    /* a row for each call of a service */
     struct planned_request *requests;             /* freed by the caller with run_requests_free */
     size_t count;
     uint32_t concurrency;
@@ -47,6 +50,12 @@ struct run_job {
     bool quiet;                                   /* no progress */
     bool (*interrupted)(void);                    /* asked between steps; may be NULL */
 
+    /* Between run_job_open and run_job_end. */
+    struct recorder *open_recorder;
+    struct recorder_run *run;
+    struct clock clock;
+    struct deployment *deployment;
+
     /* Filled by run_job. */
     int64_t id; /* 0: not recorded */
     double elapsed_s;
@@ -56,6 +65,11 @@ struct run_job {
 
 /* Runs it. On failure the rows that were recorded stay, and the run is marked failed. [main] */
 int run_job(struct run_job *job, struct lathe_error *err);
+/* Its parts, for a run that somebody else drives (lathe.engine): open makes the rows and the
+ * deployment, on failure nothing stays open; end closes both, with the status that the driving
+ * came to (*err is then why). `requests` may be filled in between. */
+int run_job_open(struct run_job *job, struct lathe_error *err);
+int run_job_end(struct run_job *job, int status, struct lathe_error *err);
 /* Closes parts and stages; what it did not open is ignored. */
 void run_job_close(struct run_job *job);
 void run_requests_free(struct planned_request *requests, size_t count);

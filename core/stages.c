@@ -14,7 +14,7 @@ static const struct {
     const char *name;
 } defaults[] = {
     { LATHE_KIND_SAMPLER, "greedy" },       { LATHE_KIND_KVCACHE, "paged" }, { LATHE_KIND_SCHEDULER, "fcfs" },
-    { LATHE_KIND_BATCHING, "continuous" },  { LATHE_KIND_BUS, "direct" },
+    { LATHE_KIND_BATCHING, "continuous" },  { LATHE_KIND_BUS, "direct" },    { LATHE_KIND_ROUTER, "least_loaded" },
 };
 
 const char *stage_default(int kind)
@@ -253,23 +253,46 @@ void loaded_model_close(struct loaded_model *loaded)
 
 /* ── an engine's other stages ──────────────────────────────────────────────────────── */
 
+int parts_open_replica(struct registry *registry, const struct stage *stages, struct engine_parts *parts,
+                       struct lathe_error *err)
+{
+    const struct {
+        int kind;
+        struct instance **place;
+    } wanted[] = {
+        { LATHE_KIND_SAMPLER, &parts->sampler },
+        { LATHE_KIND_KVCACHE, &parts->kvcache },
+        { LATHE_KIND_SCHEDULER, &parts->scheduler },
+        { LATHE_KIND_BATCHING, &parts->batching },
+    };
+    int status = LATHE_OK;
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
+        *wanted[i].place = NULL;
+    for (size_t i = 0; !status && i < sizeof wanted / sizeof wanted[0]; i++)
+        status = stage_create(registry, wanted[i].kind, &stages[wanted[i].kind], wanted[i].place, err);
+    if (status)
+        parts_close_replica(parts);
+    return status;
+}
+
+void parts_close_replica(struct engine_parts *parts)
+{
+    instance_destroy(parts->sampler);
+    instance_destroy(parts->kvcache);
+    instance_destroy(parts->scheduler);
+    instance_destroy(parts->batching);
+    parts->sampler = parts->kvcache = parts->scheduler = parts->batching = NULL;
+}
+
 int parts_open(struct registry *registry, const struct loaded_model *loaded, const struct stage *stages,
                struct engine_parts *parts, struct lathe_error *err)
 {
     memset(parts, 0, sizeof *parts);
     parts->tokenizer = loaded->tokenizer;
     parts->model = loaded->model;
-    const struct {
-        int kind;
-        struct instance **place;
-    } wanted[] = {
-        { LATHE_KIND_BUS, &parts->bus },           { LATHE_KIND_SAMPLER, &parts->sampler },
-        { LATHE_KIND_KVCACHE, &parts->kvcache },   { LATHE_KIND_SCHEDULER, &parts->scheduler },
-        { LATHE_KIND_BATCHING, &parts->batching },
-    };
-    int status = LATHE_OK;
-    for (size_t i = 0; !status && i < sizeof wanted / sizeof wanted[0]; i++)
-        status = stage_create(registry, wanted[i].kind, &stages[wanted[i].kind], wanted[i].place, err);
+    int status = stage_create(registry, LATHE_KIND_BUS, &stages[LATHE_KIND_BUS], &parts->bus, err);
+    if (!status)
+        status = parts_open_replica(registry, stages, parts, err);
     if (status)
         parts_close(parts);
     return status;
@@ -277,10 +300,7 @@ int parts_open(struct registry *registry, const struct loaded_model *loaded, con
 
 void parts_close(struct engine_parts *parts)
 {
-    instance_destroy(parts->sampler);
-    instance_destroy(parts->kvcache);
-    instance_destroy(parts->scheduler);
-    instance_destroy(parts->batching);
+    parts_close_replica(parts);
     instance_destroy(parts->bus);
     memset(parts, 0, sizeof *parts);
 }

@@ -68,5 +68,10 @@ int parts_open(struct registry *registry, const struct loaded_model *loaded, con
                struct engine_parts *parts, struct lathe_error *err);
 /* Destroys all but model and tokenizer, which stay as they were. */
 void parts_close(struct engine_parts *parts);
+/* Sampler, kvcache, scheduler and batching of one more replica; tokenizer, model and bus are
+ * left as they are. All or none. */
+int parts_open_replica(struct registry *registry, const struct stage *stages, struct engine_parts *parts,
+                       struct lathe_error *err);
+void parts_close_replica(struct engine_parts *parts);
 
 #endif

@@ -76,15 +76,13 @@ static size_t utf8_length(const unsigned char *s)
     return 0;
 }
 
-void text_json(struct text *text, const char *string)
+void text_json_bytes(struct text *text, const char *bytes, size_t count)
 {
-    if (!string) {
-        text_print(text, "null");
-        return;
-    }
     text_add(text, "\"", 1);
-    for (const unsigned char *s = (const unsigned char *)string; *s != '\0';) {
-        size_t n = utf8_length(s);
+    for (size_t i = 0, n; i < count; i += n) {
+        unsigned char s[5] = { 0 }; /* what follows the last byte ends any character */
+        memcpy(s, bytes + i, count - i < 4 ? count - i : 4);
+        n = utf8_length(s);
         if (n == 0) {
             text_add(text, "\xEF\xBF\xBD", 3);
             n = 1;
@@ -101,9 +99,16 @@ void text_json(struct text *text, const char *string)
         } else {
             text_add(text, (const char *)s, 1);
         }
-        s += n;
     }
     text_add(text, "\"", 1);
+}
+
+void text_json(struct text *text, const char *string)
+{
+    if (string)
+        text_json_bytes(text, string, strlen(string));
+    else
+        text_print(text, "null");
 }
 
 void text_json_number(struct text *text, double value)

@@ -18,6 +18,8 @@ void text_add(struct text *text, const char *bytes, size_t count);
 void text_print(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A JSON string with its quotes. NULL is null. Bytes that are no UTF-8 become U+FFFD. */
 void text_json(struct text *text, const char *string);
+/* The same of `count` bytes, NULs among them. */
+void text_json_bytes(struct text *text, const char *bytes, size_t count);
 /* The shortest decimal that reads back as the same double; null for NaN and infinities. */
 void text_json_number(struct text *text, double value);
 void text_free(struct text *text);

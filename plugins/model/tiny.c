@@ -22,7 +22,8 @@
 #include <lathe/random.h>
 
 enum { VOCAB = 260, HEAD_WIDTH = 8, MAX_WIDTH = 16 * HEAD_WIDTH };
-enum { OPT_SEED, OPT_LAYERS, OPT_HEADS, OPT_CONTEXT, OPT_DELAY_US, OPT_FAIL_AFTER, OPT_SWAP_BLOCKS, OPT_COUNT };
+enum { OPT_SEED, OPT_LAYERS, OPT_HEADS, OPT_CONTEXT, OPT_DELAY_US, OPT_FAIL_AFTER, OPT_SWAP_BLOCKS, OPT_FAIL_COUNT,
+       OPT_FAIL_STATUS, OPT_COUNT };
 
 struct tiny_layer {
     float *q, *k, *v, *o;   /* (width, width), k and v (kv_width, width) */
@@ -32,7 +33,8 @@ struct tiny_layer {
 struct tiny {
     const struct lathe_host *host;
     uint32_t layers, heads, kv_heads, width, kv_width, context;
-    uint32_t delay_us, fail_after, swap_blocks;
+    uint32_t delay_us, fail_after, fail_count, swap_blocks;
+    int fail_status;
     float *memory;          /* all weights */
     size_t weights;         /* floats in it */
     float *embedding, *output; /* (VOCAB, width) */
@@ -75,6 +77,9 @@ static int tiny_create(const struct lathe_host *host, const struct lathe_config 
     t->delay_us = (uint32_t)v[OPT_DELAY_US].integer;
     t->fail_after = (uint32_t)v[OPT_FAIL_AFTER].integer;
     t->swap_blocks = (uint32_t)v[OPT_SWAP_BLOCKS].integer;
+    t->fail_count = (uint32_t)v[OPT_FAIL_COUNT].integer;
+    static const int statuses[] = { LATHE_EINTERNAL, LATHE_EIO, LATHE_EUNAVAILABLE, LATHE_ELOST }; /* by choice */
+    t->fail_status = statuses[v[OPT_FAIL_STATUS].integer];
     size_t w = t->width, kw = t->kv_width, at = 0;
     t->weights = 2 * VOCAB * w + t->layers * (2 * w * w + 2 * kw * w + 4 * w * w);
     t->memory = lathe_alloc_array(host, t->weights, sizeof(float));
@@ -363,9 +368,9 @@ static int tiny_forward(void *self, const void *in, void *out, struct lathe_erro
     c->forwards++;
     if (t->delay_us)
         delay(t->delay_us);
-    if (t->fail_after && c->forwards == t->fail_after)
-        return lathe_fail(err, LATHE_EINTERNAL, "model tiny: forward %u failed, as its option fail_after asked",
-                          t->fail_after);
+    if (t->fail_after && c->forwards >= t->fail_after && c->forwards - t->fail_after < t->fail_count)
+        return lathe_fail(err, t->fail_status, "model tiny: forward %llu failed, as its option fail_after asked",
+                          (unsigned long long)c->forwards);
     for (uint32_t r = 0; r < c->batch.row_count; r++)
         memcpy(c->x + (size_t)r * t->width, t->embedding + (size_t)c->batch.rows[r].token * t->width,
                t->width * sizeof(float));
@@ -402,9 +407,13 @@ static const struct lathe_option tiny_options[OPT_COUNT] = {
     [OPT_DELAY_US] = { "delay_us", LATHE_OPTION_INTEGER, "0", 0, 1e7, "us",
                        NULL, "Keeps the processor busy this long in each forward." },
     [OPT_FAIL_AFTER] = { "fail_after", LATHE_OPTION_INTEGER, "0", 0, 1e9, "forwards",
-                         NULL, "The forward of this number in a context fails, once; 0: none." },
+                         NULL, "The forward of this number in a context fails; 0: none." },
     [OPT_SWAP_BLOCKS] = { "swap_blocks", LATHE_OPTION_INTEGER, "64", 0, 1e6, "blocks",
                           NULL, "Room for KV blocks that are swapped out." },
+    [OPT_FAIL_COUNT] = { "fail_count", LATHE_OPTION_INTEGER, "1", 1, 1e9, "forwards",
+                         NULL, "So many in a row fail." },
+    [OPT_FAIL_STATUS] = { "fail_status", LATHE_OPTION_CHOICE, "internal", 0, 0, "", "internal|io|unavailable|lost",
+                          "How they fail: a broken promise, a fault that passes, out of reach, with its worker." },
 };
 
 LATHE_EXPORT const struct lathe_plugin lathe_plugin = {

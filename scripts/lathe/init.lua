@@ -3,6 +3,8 @@
 --
 --   lathe.model { "llama", path = "smollm2-135m" }   weights and tokenizer, loaded once
 --   lathe.run { model = …, scheduler = "sjf", workload = …, seed = 1 }   one run, and a handle to ask
+--   lathe.engine { model = …, bus = "shm" }          an engine that the script drives itself: post, await, scale, health, call
+--   lathe.bus "async"                                a bus by itself, to be measured
 --   lathe.sql "results/x.db"                         a database, read only
 --   lathe.options { rate = { default = 2, help = "…" } }   what `-- --rate 3` may change
 --   lathe.product { a = { 1, 2 }, b = { "x", "y" } } every combination
@@ -17,6 +19,10 @@ local lathe = {
   version = core.version,
   model   = core.model,
   sql     = core.sql,
+  engine  = core.engine,
+  bus     = core.bus,
+  script  = core.script,
+  executable = core.executable,
   now     = core.now,
   json    = { encode = core.json_encode, decode = core.json_decode, null = core.null },
   product = require "lathe.product",

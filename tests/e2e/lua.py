@@ -13,7 +13,8 @@ for script in sorted((source / "tests/e2e/lua").glob("*.lua")):
     if script.name == "support.lua":
         continue
     with tempfile.TemporaryDirectory() as folder:
-        result = subprocess.run([lathe, "run", "--quiet", str(script)], cwd=folder, capture_output=True, text=True, timeout=300)
+        result = subprocess.run([lathe, "run", "--quiet", str(script)], cwd=folder, capture_output=True, text=True, timeout=300,
+                                env=dict(os.environ, LATHE_LOG="error"))  # killed workers are warned of
     ok = result.returncode == 0 and result.stderr == ""
     print(f"{'ok    ' if ok else 'FAILED'} {script.name}")
     if not ok:

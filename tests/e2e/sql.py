@@ -204,6 +204,7 @@ class Prompt:
                 if not got:
                     break
                 seen = (seen + got.decode("utf-8", "replace")).replace("\r\n", "\n")
+        time.sleep(0.05)  # the prompt is there before the terminal takes single keys
         return seen
 
     def say(self, text, end="lathe> "):
@@ -211,11 +212,20 @@ class Prompt:
         return self.until(end)
 
     def close(self, text=".quit\n"):
-        os.write(self.fd, text.encode())
-        self.until("\0", 3)
-        status = os.waitpid(self.pid, 0)[1]
+        for _ in range(10):  # typed again: the terminal may drop what comes while its mode is changed
+            try:
+                os.write(self.fd, text.encode())
+            except OSError:
+                pass
+            self.until("\0", 3)
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                os.close(self.fd)
+                return status
+        os.kill(self.pid, 9)
+        os.waitpid(self.pid, 0)
         os.close(self.fd)
-        return status
+        return -1
 
 
 state = folder / "state"

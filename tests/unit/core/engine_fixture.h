@@ -19,7 +19,7 @@
 enum { FIXTURE_OPTIONS = 4 };
 
 struct fixture_params {
-    const char *scheduler, *batching; /* NULL: fcfs, continuous */
+    const char *scheduler, *batching, *bus; /* NULL: fcfs, continuous, direct */
     struct option_setting model[FIXTURE_OPTIONS], kvcache[FIXTURE_OPTIONS];
     struct engine_params engine;      /* parts and clock are filled in */
 };
@@ -28,7 +28,8 @@ struct fixture {
     struct registry *registry;
     struct engine_parts parts;
     struct clock clock;
-    struct engine *engine;
+    struct deployment *deployment;
+    struct engine *engine; /* its replica 0 */
 };
 
 static inline struct instance *fixture_instance(struct fixture *f, int kind, const char *name,
@@ -57,17 +58,19 @@ static inline void fixture_open(struct fixture *f, struct fixture_params p)
     f->parts.kvcache = fixture_instance(f, LATHE_KIND_KVCACHE, "paged", p.kvcache);
     f->parts.scheduler = fixture_instance(f, LATHE_KIND_SCHEDULER, p.scheduler ? p.scheduler : "fcfs", NULL);
     f->parts.batching = fixture_instance(f, LATHE_KIND_BATCHING, p.batching ? p.batching : "continuous", NULL);
-    f->parts.bus = fixture_instance(f, LATHE_KIND_BUS, "direct", NULL);
+    f->parts.bus = fixture_instance(f, LATHE_KIND_BUS, p.bus ? p.bus : "direct", NULL);
     clock_start(&f->clock, CLOCK_KIND_REAL);
     p.engine.parts = f->parts;
     p.engine.clock = &f->clock;
-    if (engine_open(&p.engine, &f->engine, &err) != LATHE_OK)
+    struct deployment_params deployment = { .engine = p.engine };
+    if (deployment_open(&deployment, &f->deployment, &err) != LATHE_OK)
         fail_msg("%s", err.message);
+    f->engine = deployment_engine(f->deployment, 0);
 }
 
 static inline void fixture_close(struct fixture *f)
 {
-    engine_close(f->engine);
+    deployment_close(f->deployment);
     instance_destroy(f->parts.bus);
     instance_destroy(f->parts.batching);
     instance_destroy(f->parts.scheduler);
@@ -90,7 +93,7 @@ static inline uint64_t fixture_submit(struct fixture *f, const struct engine_sub
 static inline void fixture_drive(struct fixture *f, struct planned_request *requests, size_t count, uint32_t concurrency)
 {
     struct lathe_error err = { 0 };
-    struct drive_params params = { .engine = f->engine, .clock = &f->clock, .requests = requests, .count = count,
+    struct drive_params params = { .deployment = f->deployment, .clock = &f->clock, .requests = requests, .count = count,
                                    .concurrency = concurrency };
     if (drive(&params, &err) != LATHE_OK)
         fail_msg("%s", err.message);

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: MIT */
+#include "deployment.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <lathe/router.h>
+
+struct replica {
+    struct engine *engine;
+    struct engine_parts parts;
+    bool owned; /* the parts are ours to close */
+    int64_t until_ns;
+};
+
+struct deployment {
+    struct deployment_params params;
+    struct bus_watch watch;
+    struct engine_numbers numbers;
+    const struct lathe_bus_api *bus;
+    void *bus_self;
+    struct instance *router; /* made when there is something to choose */
+    struct replica replicas[DEPLOYMENT_MAX_REPLICAS];
+    uint32_t count;  /* of them open */
+    uint32_t wanted; /* of them that take requests; the rest are draining */
+    uint64_t seen; /* of the bus's completions */
+};
+
+/* ── Replicas ───────────────────────────────────────────────────────────────────────── */
+
+static int make_router(struct deployment *d, struct lathe_error *err)
+{
+    struct lathe_router_limits limits = { .size = sizeof limits, .max_replicas = DEPLOYMENT_MAX_REPLICAS,
+                                          .seed = d->params.engine.seed };
+    if (d->router)
+        return LATHE_OK;
+    int status = stage_create(d->params.registry, LATHE_KIND_ROUTER, &d->params.stages[LATHE_KIND_ROUTER], &d->router, err);
+    if (status != LATHE_OK)
+        return status;
+    instance_attach(d->router, d->params.engine.clock, NULL);
+    return ((const struct lathe_router_api *)d->router->api)->bind(d->router->self, &limits, err);
+}
+
+/* Sampler, kvcache, scheduler and batching of its own; the rest is replica 0's. */
+static int make_parts(struct deployment *d, struct replica *r, struct lathe_error *err)
+{
+    struct stage stages[LATHE_KIND_FRONTEND + 1];
+    struct engine_parts parts;
+
+    memcpy(stages, d->params.stages, sizeof stages);
+    parts = d->params.engine.parts;
+    int status = parts_open_replica(d->params.registry, stages, &parts, err);
+    if (status == LATHE_OK)
+        r->parts = parts, r->owned = true;
+    return status;
+}
+
+static int add_replica(struct deployment *d, struct lathe_error *err)
+{
+    struct replica *r = &d->replicas[d->count];
+    struct engine_params params = d->params.engine;
+    int status;
+
+    if (d->count == DEPLOYMENT_MAX_REPLICAS)
+        return lathe_fail(err, LATHE_ERANGE, "%d replicas are the most that one deployment has", DEPLOYMENT_MAX_REPLICAS);
+    memset(r, 0, sizeof *r);
+    r->parts = params.parts;
+    if (d->count > 0) {
+        if (!d->params.registry)
+            return lathe_fail(err, LATHE_EUNSUPPORTED, "this engine was opened for one replica only");
+        if ((status = make_router(d, err)) != LATHE_OK || (status = make_parts(d, r, err)) != LATHE_OK)
+            return status;
+    }
+    params.parts = r->parts;
+    params.replica = d->count;
+    params.watch = &d->watch;
+    params.numbers = &d->numbers;
+    status = engine_open(&params, &r->engine, err);
+    if (status != LATHE_OK) {
+        if (r->owned)
+            parts_close_replica(&r->parts);
+        return status;
+    }
+    d->count++;
+    return LATHE_OK;
+}
+
+static void drop_replica(struct deployment *d)
+{
+    struct replica *r = &d->replicas[--d->count];
+    engine_close(r->engine);
+    if (r->owned)
+        parts_close_replica(&r->parts);
+}
+
+int deployment_open(const struct deployment_params *params, struct deployment **deployment, struct lathe_error *err)
+{
+    struct deployment *d = calloc(1, sizeof *d);
+    struct producer *producer = NULL;
+    uint32_t replicas = params->replicas ? params->replicas : 1;
+    int status = LATHE_OK;
+
+    if (!d)
+        return lathe_fail(err, LATHE_ENOMEM, "no memory for a deployment");
+    d->params = *params;
+    d->bus = params->engine.parts.bus->api;
+    d->bus_self = params->engine.parts.bus->self;
+    if (params->engine.run)
+        status = recorder_producer(params->engine.run, &producer, err);
+    if (status != LATHE_OK) {
+        free(d);
+        return status;
+    }
+    instance_attach(params->engine.parts.bus, params->engine.clock, producer); /* workers' first rows have times */
+    bus_watch_open(&d->watch, params->engine.parts.bus, params->engine.clock, producer, params->hops);
+    while (status == LATHE_OK && d->count < replicas)
+        status = add_replica(d, err);
+    d->wanted = d->count;
+    if (status != LATHE_OK) {
+        deployment_close(d);
+        return status;
+    }
+    *deployment = d;
+    return LATHE_OK;
+}
+
+void deployment_close(struct deployment *d)
+{
+    if (!d)
+        return;
+    while (d->count > 0)
+        drop_replica(d);
+    bus_watch_close(&d->watch);
+    instance_attach(d->params.engine.parts.bus, NULL, NULL);
+    instance_destroy(d->router);
+    free(d);
+}
+
+/* ── Requests ───────────────────────────────────────────────────────────────────────── */
+
+/* What the router is told of a request that no engine knows yet. */
+static int route(struct deployment *d, const struct engine_submit *submit, uint32_t *choice, struct lathe_error *err)
+{
+    struct lathe_replica replicas[DEPLOYMENT_MAX_REPLICAS];
+    struct lathe_request req = {
+        .size = sizeof req, .id = d->numbers.request + 1, .session = submit->session, .priority = submit->priority,
+        .planned_ns = submit->planned_ns, .prompt_tokens = (uint32_t)(submit->tokens ? submit->token_count : submit->text_bytes),
+        .predicted_output_tokens = submit->predicted_output_tokens, .tokens = submit->tokens,
+    };
+    const struct lathe_router_api *api = d->router->api;
+
+    for (uint32_t i = 0; i < d->count; i++) {
+        struct engine_stats stats;
+        engine_get_stats(d->replicas[i].engine, &stats);
+        replicas[i] = (struct lathe_replica){
+            .id = i, .waiting = stats.waiting, .running = stats.running, .pending_tokens = stats.pending_tokens,
+            .blocks_used = stats.kv.used, .blocks_total = stats.kv.total, .weight = 1000,
+            .ready = i < d->wanted,
+        };
+    }
+    int status = api->route(d->router->self, &req, replicas, d->count, choice, err);
+    if (status == LATHE_OK && *choice >= d->count)
+        return lathe_fail(err, LATHE_EINTERNAL, "router/%s chose replica %u of %u", d->router->plugin->name, *choice, d->count);
+    return status;
+}
+
+int deployment_submit(struct deployment *d, const struct engine_submit *submit, struct deployment_request *request,
+                      struct lathe_error *err)
+{
+    uint32_t choice = 0;
+    int status = d->count > 1 ? route(d, submit, &choice, err) : LATHE_OK;
+    if (status != LATHE_OK)
+        return status;
+    request->replica = choice;
+    return engine_submit(d->replicas[choice].engine, submit, &request->id, err);
+}
+
+int deployment_read(struct deployment *d, struct deployment_request request, struct lathe_output *output,
+                    struct lathe_error *err)
+{
+    if (request.replica >= d->count)
+        return lathe_fail(err, LATHE_ENOTFOUND, "there is no replica %u any more", request.replica);
+    return engine_read(d->replicas[request.replica].engine, request.id, output, err);
+}
+
+void deployment_cancel(struct deployment *d, struct deployment_request request)
+{
+    if (request.replica < d->count)
+        engine_cancel(d->replicas[request.replica].engine, request.id);
+}
+
+const char *deployment_request_error(const struct deployment *d, struct deployment_request request)
+{
+    return request.replica < d->count ? engine_request_error(d->replicas[request.replica].engine, request.id) : "";
+}
+
+/* ── Scaling ────────────────────────────────────────────────────────────────────────── */
+
+/* Only the last can go: a replica's number is its place. */
+static void close_drained(struct deployment *d)
+{
+    while (d->count > d->wanted && engine_is_empty(d->replicas[d->count - 1].engine)) {
+        char detail[64];
+        snprintf(detail, sizeof detail, "replica %u has served what it had", d->count - 1);
+        drop_replica(d);
+        bus_watch_tell(&d->watch, "model", 0, "drained", detail);
+    }
+}
+
+static int scale_model(struct deployment *d, uint32_t count, struct lathe_error *err)
+{
+    int status = LATHE_OK;
+    while (status == LATHE_OK && d->count < count)
+        status = add_replica(d, err);
+    if (status == LATHE_OK)
+        d->wanted = count; /* who was draining and is wanted again simply goes on */
+    else
+        d->wanted = d->count;
+    close_drained(d);
+    return status;
+}
+
+int deployment_scale(struct deployment *d, const char *service, uint32_t count, struct lathe_error *err)
+{
+    bool model = strcmp(service, "model") == 0;
+    uint32_t before = d->wanted;
+    char detail[96];
+    int status;
+
+    if (count < 1 || count > DEPLOYMENT_MAX_REPLICAS)
+        return lathe_fail(err, LATHE_ERANGE, "a service can be scaled to 1 … %d, not to %u", DEPLOYMENT_MAX_REPLICAS, count);
+    if (model) {
+        status = scale_model(d, count, err);
+    } else {
+        struct lathe_service_health health = { .size = sizeof health };
+        if ((status = d->bus->health(d->bus_self, service, &health, err)) != LATHE_OK)
+            return status;
+        before = health.workers_wanted;
+        status = d->bus->scale(d->bus_self, service, count, err);
+    }
+    if (status == LATHE_OK) {
+        snprintf(detail, sizeof detail, "from %u to %u %s", before, count, model ? "replicas" : "workers");
+        bus_watch_tell(&d->watch, service, 0, "scaled", detail);
+        bus_watch_drain(&d->watch);
+    }
+    return status;
+}
+
+int deployment_swap_bus(struct deployment *d, struct instance *next, struct lathe_error *err)
+{
+    char detail[96];
+    int status = LATHE_OK;
+
+    for (uint32_t i = 0; i < d->count; i++)
+        if (engine_is_started(d->replicas[i].engine))
+            return lathe_fail(err, LATHE_ESTATE, "replica %u has a step under way: take a turn, then swap the bus", i);
+    for (uint32_t i = d->count; i-- > 0 && status == LATHE_OK;) /* the first brought what all share */
+        status = engine_leave_bus(d->replicas[i].engine, err);
+    if (status != LATHE_OK)
+        return status;
+    snprintf(detail, sizeof detail, "from %s to %s", d->params.engine.parts.bus->plugin->name, next->plugin->name);
+    struct instance *back = d->params.engine.parts.bus;
+    for (uint32_t i = 0; i < d->count && status == LATHE_OK; i++)
+        status = engine_join_bus(d->replicas[i].engine, next, err);
+    if (status != LATHE_OK) { /* as it was */
+        struct lathe_error ignored;
+        for (uint32_t i = d->count; i-- > 0;)
+            engine_leave_bus(d->replicas[i].engine, &ignored);
+        for (uint32_t i = 0; i < d->count; i++)
+            engine_join_bus(d->replicas[i].engine, back, &ignored);
+        return status;
+    }
+    bus_watch_move(&d->watch, next);
+    d->params.engine.parts.bus = next;
+    d->bus = next->api;
+    d->bus_self = next->self;
+    d->seen = 0;
+    bus_watch_tell(&d->watch, "bus", 0, "swapped", detail);
+    bus_watch_drain(&d->watch);
+    return LATHE_OK;
+}
+
+/* ── Turning ────────────────────────────────────────────────────────────────────────── */
+
+/* Sleep until a forward is done; a moment at most when an idle replica may wake meanwhile. */
+static void wait_for_any(struct deployment *d, int64_t wake_ns)
+{
+    const int64_t moment_ns = 50 * 1000000;
+    int64_t left = moment_ns, now = clock_now(d->params.engine.clock);
+    for (uint32_t i = 0; i < d->count; i++)
+        if (!engine_is_started(d->replicas[i].engine) && d->replicas[i].until_ns < wake_ns)
+            wake_ns = d->replicas[i].until_ns;
+    if (wake_ns - now < left)
+        left = wake_ns > now ? wake_ns - now : 0;
+    d->bus->poll(d->bus_self, &d->seen, left);
+}
+
+int deployment_turn(struct deployment *d, int64_t wake_ns, int *state, int64_t *until_ns, struct lathe_error *err)
+{
+    struct clock *clock = d->params.engine.clock;
+    uint32_t started = 0, finished = 0;
+    int status;
+
+    *state = ENGINE_IDLE;
+    *until_ns = INT64_MAX;
+    close_drained(d);
+    if (d->count == 1 && !engine_is_started(d->replicas[0].engine)) /* nobody to overlap with */
+        return engine_step(d->replicas[0].engine, state, until_ns, err);
+
+    for (uint32_t i = 0; i < d->count; i++) {
+        struct replica *r = &d->replicas[i];
+        int own = ENGINE_STARTED;
+        if (!engine_is_started(r->engine) &&
+            (status = engine_begin(r->engine, clock_now(clock), &own, &r->until_ns, err)) != LATHE_OK)
+            return status;
+        started += own == ENGINE_STARTED;
+        if (own == ENGINE_IDLE && r->until_ns < *until_ns)
+            *until_ns = r->until_ns;
+    }
+    if (!started)
+        return LATHE_OK;
+    *state = ENGINE_STARTED;
+    for (;;) {
+        for (uint32_t i = 0; i < d->count; i++) {
+            struct replica *r = &d->replicas[i];
+            if (!engine_is_started(r->engine) || !engine_ready(r->engine))
+                continue;
+            if ((status = engine_finish(r->engine, clock_now(clock), err)) != LATHE_OK)
+                return status;
+            finished++;
+        }
+        if (finished || clock_now(clock) >= wake_ns)
+            return LATHE_OK;
+        wait_for_any(d, wake_ns);
+    }
+}
+
+/* ── Looking ────────────────────────────────────────────────────────────────────────── */
+
+uint32_t deployment_replicas(const struct deployment *d)
+{
+    return d->wanted;
+}
+
+struct engine *deployment_engine(struct deployment *d, uint32_t replica)
+{
+    return replica < d->count ? d->replicas[replica].engine : NULL;
+}
+
+const struct lathe_bus_api *deployment_bus(const struct deployment *d, void **self)
+{
+    *self = d->bus_self;
+    return d->bus;
+}
+
+void deployment_get_stats(const struct deployment *d, struct engine_stats *sum)
+{
+    memset(sum, 0, sizeof *sum);
+    for (uint32_t i = 0; i < d->count; i++) {
+        struct engine_stats one;
+        engine_get_stats(d->replicas[i].engine, &one);
+        sum->waiting += one.waiting, sum->running += one.running, sum->live += one.live;
+        sum->steps += one.steps, sum->finished += one.finished, sum->failed += one.failed;
+        sum->preemptions += one.preemptions, sum->losses += one.losses, sum->refused += one.refused;
+        sum->pending_tokens += one.pending_tokens;
+        sum->prompt_tokens += one.prompt_tokens, sum->output_tokens += one.output_tokens;
+        sum->kv.total += one.kv.total, sum->kv.used += one.kv.used;
+        sum->kv.cached += one.kv.cached, sum->kv.shared += one.kv.shared;
+        sum->degraded = one.degraded > sum->degraded ? one.degraded : sum->degraded;
+    }
+}

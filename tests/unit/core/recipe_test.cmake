@@ -1,0 +1,1 @@
+add_dependencies(${target} plugin_tokenizer_byte plugin_tokenizer_bpe plugin_kvcache_paged plugin_model_tiny plugin_sampler_greedy plugin_sampler_topp)
