@@ -46,6 +46,17 @@ for verb in $verbs; do
     refuse 2 "lathe $verb: " "$verb" --no-such-option
 done
 
+# A bus starts it, not a person: it is not listed, but says what it is.
+"$LATHE" --help | grep -q "^  worker" && fail "worker is listed"
+expect 0 "usage: lathe worker" worker --help
+expect 0 "usage: lathe worker" help worker
+refuse 2 "an open socket (--fd N)" worker
+refuse 2 "an open socket (--fd N)" worker --fd 77 --bus "$LATHE_BUILD/plugins/bus/shm.so"
+refuse 2 "lathe worker: " worker --no-such-option
+refuse 1 "NAME.so, is expected" worker --fd 0 --bus /nowhere
+refuse 1 "bus direct has no worker processes" worker --fd 0 --bus "$LATHE_BUILD/plugins/bus/direct.so"
+refuse 1 "the socket 0 can't be read" worker --fd 0 --bus "$LATHE_BUILD/plugins/bus/shm.so"
+
 expect 0 "KIND" plugins
 expect 0 "scheduler  fcfs" plugins scheduler
 expect 0 "scheduler/fcfs" plugins scheduler/fcfs
