@@ -58,16 +58,24 @@ struct envelope_service {
     struct lathe_error last_error;      /* under lock */
 };
 
-/* Of one endpoint. */
+/* What every call adds to. */
+struct envelope_tally {
+    alignas(64) _Atomic uint64_t bytes; /* lines of its own */
+    _Atomic uint64_t total_ns, max_ns;
+    struct latency latency;             /* its count is the calls' */
+};
+
+/* Of one endpoint. The thread that calls first owns one of two tallies and adds to it without a
+ * locked instruction, of which three cost as much as all the rest of the envelope; other threads
+ * share the second. Whoever asks gets the sum. */
 struct envelope {
     struct envelope_bus *bus;
     struct envelope_service *service;
     const struct lathe_endpoint *endpoint;
     uint32_t method_flags;              /* enum lathe_method_flags */
-    alignas(64) _Atomic uint64_t bytes; /* from here on written by every call: lines of their own */
-    _Atomic uint64_t total_ns, max_ns;
+    _Atomic uintptr_t owner;            /* a thread's mark; 0: nobody has called yet */
     _Atomic uint64_t failures, retries, refused, expired;
-    struct latency latency;             /* its count is the calls' */
+    struct envelope_tally own, shared;
 };
 
 /* One call on its way. */

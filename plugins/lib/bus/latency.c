@@ -2,6 +2,13 @@
 /* See latency.h. */
 #include "latency.h"
 
+void latency_merge(struct latency *sum, const struct latency *l)
+{
+    for (uint32_t i = 0; i < LATENCY_BUCKETS; i++)
+        atomic_store_explicit(&sum->counts[i], atomic_load_explicit(&sum->counts[i], memory_order_relaxed) +
+                              atomic_load_explicit(&l->counts[i], memory_order_relaxed), memory_order_relaxed);
+}
+
 uint64_t latency_count(const struct latency *l)
 {
     uint64_t count = 0;

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <pthread.h>
 
 #include "envelope_fixture.h"
 
@@ -136,6 +137,41 @@ static void counts_calls_bytes_and_times(void **state)
     assert_int_equal(fake.waits, 0);
 }
 
+enum { CALLERS = 4, CALLS_EACH = 20000 };
+
+static void *settle_many(void *arg)
+{
+    struct lathe_message in = { .capacity = sizeof in, .bytes = sizeof in }, reply = in;
+    struct lathe_error own;
+    (void)arg;
+    for (int i = 0; i < CALLS_EACH; i++) {
+        struct envelope_attempt attempt = { 0 };
+        if (envelope_admit(&envelope, &in, &attempt, &own) != LATHE_OK ||
+            envelope_settle(&envelope, &in, &reply, LATHE_OK, &attempt, &own) != 0)
+            return arg;
+    }
+    return NULL;
+}
+
+/* One of them owns a tally without a lock; nothing is lost between it and the others. */
+static void calls_of_several_threads_are_all_counted(void **state)
+{
+    pthread_t threads[CALLERS];
+    (void)state;
+    for (int round = 1; round <= 3; round++) { /* the owner ends, and others come */
+        for (size_t i = 0; i < CALLERS; i++)
+            assert_int_equal(pthread_create(&threads[i], NULL, settle_many, &threads[i]), 0);
+        for (size_t i = 0; i < CALLERS; i++) {
+            void *failed;
+            pthread_join(threads[i], &failed);
+            assert_null(failed);
+        }
+        assert_int_equal(stats().calls, round * CALLERS * CALLS_EACH);
+        assert_int_equal(stats().bytes, (uint64_t)round * CALLERS * CALLS_EACH * 2 * sizeof(struct lathe_message));
+        assert_true(stats().max_ns <= stats().total_ns);
+    }
+}
+
 static void each_attempt_is_one_hop(void **state)
 {
     (void)state;
@@ -241,6 +277,7 @@ int main(void)
         TEST(the_callers_own_mistakes_open_nothing),
         TEST(a_withdrawn_trial_is_given_back),
         TEST(counts_calls_bytes_and_times),
+        TEST(calls_of_several_threads_are_all_counted),
         TEST(each_attempt_is_one_hop),
         TEST(refusals_are_no_hops),
         TEST(nothing_is_stamped_while_nobody_looks),
