@@ -157,10 +157,9 @@ static void *settle_many(void *arg)
 static void calls_of_several_threads_are_all_counted(void **state)
 {
     pthread_t threads[CALLERS];
-    (void)state;
     for (int round = 1; round <= 3; round++) { /* the owner ends, and others come */
         for (size_t i = 0; i < CALLERS; i++)
-            assert_int_equal(pthread_create(&threads[i], NULL, settle_many, &threads[i]), 0);
+            assert_int_equal(pthread_create(&threads[i], NULL, settle_many, state), 0);
         for (size_t i = 0; i < CALLERS; i++) {
             void *failed;
             pthread_join(threads[i], &failed);
