@@ -97,8 +97,8 @@ do
   local posts = {}
   for i, prompt in ipairs(PROMPTS) do posts[i] = e:post { prompt = prompt, output_tokens = 12 } end
   for _, bus in ipairs { "sync", "async", "direct", "sync" } do
-    e:advance(0.0003)
     e:swap("bus", bus)
+    e:advance(0.0003)
   end
   for i = 1, #PROMPTS do t.equal(ids(posts[i]:await()), expected[i], "swapped") end
   t.truth(e:results():query "select count(*) as n from hop where run_id = :run"[1].n > 0, "hops of the counted part")
