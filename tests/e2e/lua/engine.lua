@@ -67,7 +67,7 @@ for _, bus in ipairs { "direct", "sync", "async", "shm" } do
 
   -- cancelled, refused, misused
   local endless = e:post { prompt = "on and on", max_tokens = 200, ignore_eos = true }
-  e:advance(0.001)
+  e:advance(0.00005)
   endless:cancel()
   t.equal(endless:await().finish_reason, "abort")
   local long = e:post { prompt = ("long "):rep(100), max_tokens = 5 }:await()
