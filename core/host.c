@@ -107,7 +107,7 @@ static char *map_large(size_t total, size_t *mapped)
     if (__builtin_add_overflow(total, 2 * (size_t)HUGE_PAGE - 1, &whole))
         return NULL;
     whole &= ~((size_t)HUGE_PAGE - 1);
-    char *base = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *base = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED)
         return NULL;
     size_t before = (HUGE_PAGE - (uintptr_t)base % HUGE_PAGE) % HUGE_PAGE;
@@ -214,7 +214,7 @@ static void table_record(void *context, int number, double value)
     struct record_metric row = { .time_ns = table_now(own), .value = value };
     snprintf(row.plugin, sizeof row.plugin, "%s", own->name);
     snprintf(row.name, sizeof row.name, "%s", own->metrics[number].name);
-    if (!(host_thread_roles() & LATHE_THREAD_WORKER) || (host_thread_roles() & LATHE_THREAD_MAIN)) {
+    if ((host_thread_roles() & (LATHE_THREAD_WORKER | LATHE_THREAD_MAIN)) != LATHE_THREAD_WORKER) {
         record_metric(own->producer, &row);
         return;
     }
