@@ -296,19 +296,17 @@ int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns
     if (e->params.watch)
         e->params.watch->step = e->step;
     status = e->bus->post(e->bus_self, e->forward, e->forward_in, e->forward_out, &e->ticket, err);
+    if (status != LATHE_OK && e->attention)
+        message_commit_attention(e, false);
     if (status == LATHE_EUNAVAILABLE || status == LATHE_EFULL) { /* nothing was begun: the same again, later */
         e->numbers->step--;
         e->ops.count = e->ops_sent;
-        if (e->attention)
-            record_attention_commit(e->producer, 0, 0);
         health_unavailable(e, now_ns);
         *until_ns = e->ask_again_ns;
         return LATHE_OK;
     }
     if (status == LATHE_ELOST) { /* its worker died since the last step */
         e->entry_count = 0;
-        if (e->attention)
-            record_attention_commit(e->producer, 0, 0);
         health_lost(e, err->message, now_ns);
         *until_ns = e->ask_again_ns;
         return LATHE_OK;
