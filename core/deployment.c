@@ -38,18 +38,19 @@ static int make_router(struct deployment *d, struct lathe_error *err)
     if (status != LATHE_OK)
         return status;
     instance_attach(d->router, d->params.engine.clock, NULL);
-    return ((const struct lathe_router_api *)d->router->api)->bind(d->router->self, &limits, err);
+    status = ((const struct lathe_router_api *)d->router->api)->bind(d->router->self, &limits, err);
+    if (status != LATHE_OK) { /* or the next attempt would find it and not bind it */
+        instance_destroy(d->router);
+        d->router = NULL;
+    }
+    return status;
 }
 
 /* Sampler, kvcache, scheduler and batching of its own; the rest is replica 0's. */
 static int make_parts(struct deployment *d, struct replica *r, struct lathe_error *err)
 {
-    struct stage stages[LATHE_KIND_FRONTEND + 1];
-    struct engine_parts parts;
-
-    memcpy(stages, d->params.stages, sizeof stages);
-    parts = d->params.engine.parts;
-    int status = parts_open_replica(d->params.registry, stages, &parts, err);
+    struct engine_parts parts = d->params.engine.parts;
+    int status = parts_open_replica(d->params.registry, d->params.stages, &parts, err);
     if (status == LATHE_OK)
         r->parts = parts, r->owned = true;
     return status;
@@ -271,6 +272,8 @@ int deployment_swap_bus(struct deployment *d, struct instance *next, struct lath
         return status;
     }
     bus_watch_move(&d->watch, next);
+    if (back != next)
+        instance_attach(back, NULL, NULL); /* it may outlive this clock and these rings */
     d->params.engine.parts.bus = next;
     d->bus = next->api;
     d->bus_self = next->self;

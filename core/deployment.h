@@ -29,7 +29,6 @@ struct deployment_params {
     bool hops;                   /* a row for each call of a service */
     /* What more replicas are made with; NULL: replica 0 is the only one there can be. */
     struct registry *registry;
-    const struct loaded_model *model;
     const struct stage *stages;  /* by kind, as for parts_open; also the router's */
 };
 

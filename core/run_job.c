@@ -195,7 +195,7 @@ static int open_deployment(struct run_job *job, struct lathe_error *err)
 {
     struct deployment_params params = {
         .engine = job->engine, .replicas = job->replicas, .hops = job->hops, .registry = job->registry,
-        .model = job->model, .stages = job->stages,
+        .stages = job->stages,
     };
     params.engine.parts = job->parts;
     params.engine.clock = &job->clock;

@@ -96,13 +96,13 @@ do
   local e <close> = lathe.engine { model = model, bus = "direct", workers = { model = 2 }, trace = { hops = true } }
   local posts = {}
   for i, prompt in ipairs(PROMPTS) do posts[i] = e:post { prompt = prompt, output_tokens = 12 } end
-  for _, bus in ipairs { "sync", "async", "direct", "sync" } do
+  for _, bus in ipairs { "sync", "async", "direct", "sync", "sync" } do
     e:swap("bus", bus)
     e:advance(0.0003)
   end
   for i = 1, #PROMPTS do t.equal(ids(posts[i]:await()), expected[i], "swapped") end
   t.truth(e:results():query "select count(*) as n from hop where run_id = :run"[1].n > 0, "hops of the counted part")
-  t.equal(e:results():query "select count(*) as n from service_event where run_id = :run and what = 'swapped'"[1].n, 4)
+  t.equal(e:results():query "select count(*) as n from service_event where run_id = :run and what = 'swapped'"[1].n, 5)
   t.fails(function() e:swap("bus", "shm") end, "shm")
   t.fails(function() e:swap("model", "tiny") end, "bus")
   t.equal(ids(e:post { prompt = "one", output_tokens = 12 }:await()), expected[1])

@@ -31,7 +31,7 @@ static void open_setting(struct setting *s, const char *bus, uint32_t replicas)
     clock_start(&s->clock, CLOCK_KIND_REAL);
     struct deployment_params params = { .engine = { .parts = s->parts, .clock = &s->clock, .max_requests = 32, .context_tokens = 256,
                                                     .batch_requests = 4 },
-                                        .replicas = replicas, .registry = s->registry, .model = &s->model, .stages = s->stages };
+                                        .replicas = replicas, .registry = s->registry, .stages = s->stages };
     if (deployment_open(&params, &s->deployment, &err) != LATHE_OK)
         fail_msg("%s: %s", bus, err.message);
 }
