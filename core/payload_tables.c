@@ -220,6 +220,12 @@ static const struct payload_field lathe_forward_in_fields[] = {
 };
 STRUCT(lathe_forward_in, NULL);
 
+static const struct payload_field lathe_picked_fields[] = {
+    SHOWN(lathe_picked, token, I32, HELP("the model's own choice")),
+    SHOWN(lathe_picked, logprob, F32, HELP("natural logarithm; NaN: it can't tell")),
+};
+STRUCT(lathe_picked, NULL);
+
 static const struct payload_field lathe_forward_out_fields[] = {
     HEAD(lathe_forward_out),
     SHOWN(lathe_forward_out, logits, ROWS, .link = "logits_rows", HELP("of the output rows asked for, slices' order")),
@@ -229,6 +235,9 @@ static const struct payload_field lathe_forward_out_fields[] = {
     HIDDEN(lathe_forward_out, logits_rows, COUNT),
     HIDDEN(lathe_forward_out, hidden_rows, COUNT),
     HIDDEN(lathe_forward_out, attention_bytes, COUNT),
+    SHOWN(lathe_forward_out, duration_ns, I64, HELP("of a model that tells its time: how long this forward takes")),
+    SHOWN(lathe_forward_out, picked, SPAN, .of = &describes_lathe_picked,
+          HELP("tokens that the model picked itself, an output row each")),
 };
 STRUCT(lathe_forward_out, NULL);
 

@@ -15,7 +15,7 @@
 
 #include <lathe/scheduler.h>
 
-enum { LATHE_BATCHING_ABI = 1 };
+enum { LATHE_BATCHING_ABI = 2 };
 
 struct lathe_batching_limits {
     uint32_t size;
@@ -54,6 +54,10 @@ struct lathe_batching_api {
 
     /* (optional) It finished or was preempted. [engine & running] */
     void (*retire)(void *self, const struct lathe_request *req);
+
+    /* (optional) Bits of enum lathe_policy_promise, for the options it has; none if absent.
+     * [any]                                                                       since abi 2 */
+    uint32_t (*promises)(void *self);
 };
 
 #endif

@@ -18,7 +18,7 @@
 #include <lathe/model.h>
 #include <lathe/request.h>
 
-enum { LATHE_KVCACHE_ABI = 1 };
+enum { LATHE_KVCACHE_ABI = 2 };
 
 /* What the engine will ask of it. */
 struct lathe_kv_demand {
@@ -110,6 +110,13 @@ struct lathe_kvcache_api {
     /* (optional) Move a request's blocks to host memory and back; `swap_out` frees them. */
     int (*swap_out)(void *self, const struct lathe_request *req, struct lathe_kv_ops *ops, struct lathe_error *err);
     int (*swap_in)(void *self, const struct lathe_request *req, struct lathe_kv_ops *ops, struct lathe_error *err);
+
+    /* (optional) What `admit` would find cached of a request that it doesn't know yet. No side
+     * effect, not even on what is evicted next.                                   since abi 2 */
+    uint32_t (*cached_prefix)(void *self, const struct lathe_request *req);
+    /* (optional) The bytes are gone (a worker died): whatever is kept for reuse is forgotten. No
+     * request is known then.                                                      since abi 2 */
+    void (*forget)(void *self);
 };
 
 #endif

@@ -27,7 +27,7 @@
 #include <lathe/plugin.h>
 #include <lathe/tensor.h>
 
-enum { LATHE_MODEL_ABI = 2 }; /* 2: a message's header is a cache line */
+enum { LATHE_MODEL_ABI = 3 }; /* 2: a message's header is a cache line; 3: duration_ns and picked */
 
 /* Reply to `describe`. */
 struct lathe_model_info {
@@ -111,6 +111,11 @@ struct lathe_forward_in {
     struct lathe_span probes;   /* struct lathe_probe */
 };
 
+struct lathe_picked {
+    int32_t token;
+    float logprob; /* NaN: it can't tell */
+};
+
 struct lathe_forward_out {
     struct lathe_message head;
     /* Set by the caller before the call, filled by the model. */
@@ -121,6 +126,20 @@ struct lathe_forward_out {
     /* Filled by the model. */
     uint64_t logits_rows, hidden_rows;
     uint64_t attention_bytes;      /* used; LATHE_EFULL when the room was too small */
+    /* Of LATHE_MODEL_TIME: how long this forward takes; its results become visible so long after it
+     * began. 0: it has taken its time already.                                    since abi 3 */
+    int64_t duration_ns;
+    /* Of LATHE_MODEL_PICK: a struct lathe_picked for each output row, added by the model if the
+     * reply has room; the caller then gives none for logits.                      since abi 3 */
+    struct lathe_span picked;
+};
+
+/* Optional abilities, asked for with get_extension; both are a struct lathe_model_ability. */
+#define LATHE_MODEL_PICK "lathe.model-pick/1" /* it picks tokens itself, from each row */
+#define LATHE_MODEL_TIME "lathe.model-time/1" /* it tells its time (duration_ns) instead of taking it: without
+                                                 this no virtual clock */
+struct lathe_model_ability {
+    uint32_t size;
 };
 
 /* Service "model": methods "describe" (self = instance), "forward" (self = context). */

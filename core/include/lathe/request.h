@@ -51,8 +51,9 @@ struct lathe_request {
     uint32_t max_output_tokens;
     uint32_t predicted_output_tokens; /* 0: unknown; filled by workload or predictor */
     uint32_t preemptions;
-    uint32_t reserved;
-    const int32_t *tokens;            /* prompt and output so far: prompt_tokens + output_tokens */
+    uint32_t weight;                  /* its tenant's share, in thousandths; 0: 1000 */
+    const int32_t *tokens;            /* prompt and output so far: prompt_tokens + output_tokens. NULL: only the
+                                         lengths are known (simulation), and equal to no other request's */
 };
 
 /* Tokens known but not yet in KV: more than one is prefill (or recompute), one is decode. */

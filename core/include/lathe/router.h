@@ -12,7 +12,11 @@
 #include <lathe/host.h>
 #include <lathe/request.h>
 
-enum { LATHE_ROUTER_ABI = 1 };
+enum { LATHE_ROUTER_ABI = 2 };
+
+/* A choice that is none: the request waits in front of the replicas, first come first served, and
+ * is offered again whenever a request ended somewhere or a replica became ready. since abi 2 */
+#define LATHE_ROUTER_HOLD UINT32_MAX
 
 /* One replica as it is now. */
 struct lathe_replica {
@@ -34,8 +38,10 @@ struct lathe_router_limits {
 struct lathe_router_api {
     LATHE_API_HEAD;
     int (*bind)(void *self, const struct lathe_router_limits *limits, struct lathe_error *err); /* [main] */
-    /* Write the chosen replica's place to *choice. None ready: LATHE_EBUSY. Allocates
-     * nothing. [engine & running] */
+    /* Write the chosen replica's place (or LATHE_ROUTER_HOLD) to *choice. None ready:
+     * LATHE_EBUSY. `req` is as the sender described it: its id, tenant (numbered by the deployment),
+     * session, lengths; tokens are NULL if it came as text or by its lengths. Allocates nothing, and
+     * is quick among thousands: it need not look at all of them. [engine & running] */
     int (*route)(void *self, const struct lathe_request *req, const struct lathe_replica *replicas,
                  uint32_t count, uint32_t *choice, struct lathe_error *err);
     /* (optional) It ended on that replica. [engine & running] */

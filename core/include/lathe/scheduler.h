@@ -20,7 +20,15 @@
 #include <lathe/host.h>
 #include <lathe/request.h>
 
-enum { LATHE_SCHEDULER_ABI = 1 };
+enum { LATHE_SCHEDULER_ABI = 2 };
+
+/* What a policy, as it is set, promises; the tests hold it to its word. Schedulers and batchings. */
+enum lathe_policy_promise {
+    LATHE_PROMISE_WORK_CONSERVING = 1, /* never idles while a request could run (no window, no watermark) */
+    LATHE_PROMISE_NO_STARVATION = 2,   /* whoever is admitted ends, whatever keeps arriving behind it */
+    LATHE_PROMISE_NO_PREEMPTION = 4,   /* a scheduler: once running, served in every step until the end, memory
+                                          permitting; names nobody in `preempt` */
+};
 
 /* What the engine looks like at the start of a step. Borrowed until return. */
 struct lathe_step_view {
@@ -32,11 +40,15 @@ struct lathe_step_view {
     uint32_t waiting, running;
     uint32_t max_batch_tokens, max_batch_requests;
     uint32_t blocks_available, blocks_total, block_tokens;
-    uint32_t reserved;
+    uint32_t ranking_wanted; /* of those that don't run, no more than so many, best first, can be of use in this
+                                step; ranking more is allowed. 0: all                        since abi 2 */
     /* Would the pool hold `tokens` positions of `req`, beside what this plan has already
      * promised? For batching; a promise is made with it when it returns 1. */
     int (*can_reserve)(void *engine, const struct lathe_request *req, uint32_t tokens);
     void *engine;
+    /* Positions of the prompt that the KV cache holds now, whoever left them there: a look, no
+     * promise. NULL: this cache can't tell.                                       since abi 2 */
+    uint32_t (*cached_prefix)(void *engine, const struct lathe_request *req);
 };
 
 /* Best first. A running request that is left out keeps its KV and gets nothing in this
@@ -54,6 +66,9 @@ struct lathe_scheduler_limits {
     uint32_t size;
     uint32_t max_requests; /* every index is below this */
     uint64_t seed;
+    uint32_t cached_prefix; /* 1: the views will have cached_prefix. A scheduler that can't do without
+                               refuses here (LATHE_EUNSUPPORTED)                     since abi 2 */
+    uint32_t reserved;
 };
 
 struct lathe_scheduler_api {
@@ -85,6 +100,10 @@ struct lathe_scheduler_api {
     /* (optional) One line: why is this request where it is in the ranking? Returns the
      * length as snprintf does. [engine] */
     int (*explain)(void *self, const struct lathe_request *req, char *text, uint32_t capacity);
+
+    /* (optional) Bits of enum lathe_policy_promise, for the options it has; none if absent.
+     * [any]                                                                       since abi 2 */
+    uint32_t (*promises)(void *self);
 };
 
 #endif
