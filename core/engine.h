@@ -85,7 +85,7 @@ struct engine_params {
     struct producer *producer;   /* of `run`, shared with others on the same thread; NULL: one of its own */
     int lengths_only;            /* requests come by their lengths, no token ids are kept (a model of
                                     LATHE_MODEL_LENGTHS) */
-    void (*ended)(void *user, const struct engine_ended *ended); /* of `unread` requests; must not call the engine */
+    void (*ended)(void *user, const struct engine_ended *ended); /* of every request; must not call the engine */
     void *user;
     const struct lathe_probe *probes; /* copied; a submitted request names one */
     uint32_t probe_count;
@@ -102,7 +102,7 @@ struct engine_submit {
     uint64_t text_bytes;
     const int32_t *tokens;
     uint64_t token_count;        /* without text and tokens: a prompt that is known by its length alone */
-    int unread;                  /* nobody reads its pieces: its slot is free when it ends, and `ended` is told */
+    int unread;                  /* nobody reads its pieces: its slot is free when it ends */
     uint64_t tag;                /* whatever the caller wants to find again in `ended` */
     int parse_special;           /* text: <|im_start|> and the like are tokens */
     int add_bos;

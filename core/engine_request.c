@@ -209,7 +209,7 @@ static void decode_token(struct engine *e, struct live *live, uint32_t count, in
         *bytes = (size_t)(e->queue_spare - 1) * sizeof(((struct lathe_output *)0)->text);
 }
 
-/* Its id is free again; whoever wants to know is told. */
+/* Whoever wants to know is told; without a reader its slot is free again. */
 static void tell_end(struct engine *e, struct live *live, int64_t now_ns)
 {
     struct engine_ended ended = { .id = live->req.id, .tag = live->tag, .replica = e->params.replica,
@@ -217,6 +217,8 @@ static void tell_end(struct engine *e, struct live *live, int64_t now_ns)
                                   .finish_ns = now_ns };
     if (e->params.ended)
         e->params.ended(e->params.user, &ended);
+    if (!live->unread)
+        return;
     atomic_store_explicit(&live->id, 0, memory_order_release);
     e->free_slots[e->free_count++] = live->req.index;
 }
@@ -237,8 +239,7 @@ static void leave(struct engine *e, struct live *live, int reason, int64_t now_n
     e->stats.finished++;
     e->stats.failed += reason == LATHE_FINISH_ERROR;
     record_request_row(e, live, now_ns);
-    if (live->unread)
-        tell_end(e, live, now_ns);
+    tell_end(e, live, now_ns);
 }
 
 void request_finish(struct engine *e, struct live *live, int reason, const char *error, int64_t now_ns)
