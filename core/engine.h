@@ -112,6 +112,7 @@ struct engine_submit {
     int ignore_eos;              /* stop tokens are banned, not obeyed */
     uint32_t predicted_output_tokens; /* 0: unknown; policies by length see it */
     int32_t priority;
+    uint32_t weight;             /* of its tenant, thousandths; 0: 1000 */
     const char *class_name, *tenant, *correlation_id; /* at most 63 bytes; correlation id made if NULL */
     uint64_t session;
     uint32_t turn;

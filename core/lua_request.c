@@ -19,13 +19,13 @@
 static const char *const request_fields[] = {
     "prompt",   "prompt_tokens", "tokens", "messages", "special", "bos",     "at",   "max_tokens", "output_tokens",
     "ignore_eos", "predicted", "priority", "class",  "tenant",  "session", "turn", "deadline_s", "slo",
-    "sampling", "correlation_id", "probe", "stop_ids", NULL,
+    "sampling", "weight", "correlation_id", "probe", "stop_ids", NULL,
 };
 static const char *const slo_fields[] = { "ttft", "tpot", NULL };
 static const char *const sampling_fields[] = {
     "temperature", "top_p", "min_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", NULL,
 };
-static const char *const workload_fields[] = { "requests", "concurrency", "think", "name", "parameters", "source", NULL };
+static const char *const workload_fields[] = { "requests", "concurrency", "think", "name", "parameters", "source", "draw", NULL };
 
 /* Memory that lives as long as the job: anchored in its user value. */
 static void *keep(lua_State *L, int job_index, size_t bytes)
@@ -217,6 +217,7 @@ void lua_check_request(lua_State *L, int request, int job_index, const struct ru
     submit->ignore_eos = lua_field_boolean(L, request, what, "ignore_eos", false);
     submit->predicted_output_tokens = (uint32_t)lua_field_integer(L, request, what, "predicted", 0, 1 << 24, 0);
     submit->priority = (int32_t)lua_field_integer(L, request, what, "priority", INT32_MIN, INT32_MAX, 0);
+    submit->weight = lua_field_weight(L, request, what);
     submit->class_name = short_text(L, request, what, "class");
     submit->tenant = short_text(L, request, what, "tenant");
     submit->correlation_id = short_text(L, request, what, "correlation_id");
