@@ -164,28 +164,39 @@ static uint32_t blocks_for(const struct paged *p, uint32_t tokens)
     return tokens / p->block_tokens + (tokens % p->block_tokens != 0);
 }
 
+/* Figures that [any] may read; this thread alone writes them, so no locked instruction. */
+static void bump(atomic_uint *figure, uint32_t by) /* UINT32_MAX: one less */
+{
+    atomic_store_explicit(figure, atomic_load_explicit(figure, memory_order_relaxed) + by, memory_order_relaxed);
+}
+
+static void bump_tokens(atomic_uint_least64_t *figure, uint64_t by)
+{
+    atomic_store_explicit(figure, atomic_load_explicit(figure, memory_order_relaxed) + by, memory_order_relaxed);
+}
+
 static int32_t block_take(struct paged *p)
 {
     int32_t block = p->free_blocks[--p->free_count];
     p->references[block] = 1;
-    atomic_fetch_add_explicit(&p->used, 1, memory_order_relaxed);
+    bump(&p->used, 1);
     return block;
 }
 
 static void block_share(struct paged *p, int32_t block)
 {
     if (++p->references[block] == 2)
-        atomic_fetch_add_explicit(&p->shared, 1, memory_order_relaxed);
+        bump(&p->shared, 1);
 }
 
 static void block_drop(struct paged *p, int32_t block)
 {
     uint32_t left = --p->references[block];
     if (left == 1)
-        atomic_fetch_sub_explicit(&p->shared, 1, memory_order_relaxed);
+        bump(&p->shared, UINT32_MAX);
     if (left == 0) {
         p->free_blocks[p->free_count++] = block;
-        atomic_fetch_sub_explicit(&p->used, 1, memory_order_relaxed);
+        bump(&p->used, UINT32_MAX);
     }
 }
 
@@ -213,9 +224,9 @@ static int unknown(const struct lathe_request *req, const char *call, struct lat
 static void count_tokens(struct paged *p, struct slot *s, uint32_t count, uint32_t filled)
 {
     uint64_t block = p->block_tokens; /* unsigned wrap-around subtracts rightly */
-    atomic_fetch_add_explicit(&p->reserved_tokens, (uint64_t)count * block - (uint64_t)s->count * block,
-                              memory_order_relaxed);
-    atomic_fetch_add_explicit(&p->filled_tokens, (uint64_t)filled - s->filled, memory_order_relaxed);
+    if (count != s->count)
+        bump_tokens(&p->reserved_tokens, ((uint64_t)count - s->count) * block);
+    bump_tokens(&p->filled_tokens, (uint64_t)filled - s->filled);
     s->count = count;
     s->filled = filled;
 }
