@@ -69,17 +69,25 @@ static void join_running(struct lineup *l, const struct lathe_request *req)
     order_insert(&l->running, req, l->rules->key(l, req, 1));
 }
 
-int lineup_admit(void *self, const struct lathe_request *req, struct lathe_error *err)
+int lineup_has_room(const struct lineup *l, const struct lathe_request *req, struct lathe_error *err)
 {
-    struct lineup *l = self;
-    if (lineup_knows(l, req))
-        return LATHE_OK;
     if (req->index >= l->waiting.capacity)
         return lathe_fail(err, LATHE_EFULL, "scheduler %s: index %u is beyond the %u requests it was bound for; try "
                           "again after a step", l->rules->name, req->index, l->waiting.capacity);
     if (l->waiting.links[req->index].req || l->running.links[req->index].req)
         return lathe_fail(err, LATHE_EINTERNAL, "scheduler %s: index %u belongs to another live request; retire that "
                           "one first", l->rules->name, req->index);
+    return LATHE_OK;
+}
+
+int lineup_admit(void *self, const struct lathe_request *req, struct lathe_error *err)
+{
+    struct lineup *l = self;
+    int status;
+    if (lineup_knows(l, req))
+        return LATHE_OK;
+    if ((status = lineup_has_room(l, req, err)) != LATHE_OK)
+        return status;
     if (req->state == LATHE_REQUEST_RUNNING)
         join_running(l, req);
     else
@@ -118,6 +126,7 @@ void lineup_rekey(struct lineup *l, const struct lathe_request *req)
  * unless its first step failed; only then are all looked through. */
 void lineup_settle(struct lineup *l, const struct lathe_step_view *view)
 {
+    LATHE_ASSERT_THREAD(l->host, LATHE_THREAD_ENGINE);
     for (uint32_t i = order_first(&l->running), next; i != order_end(&l->running); i = next) {
         const struct lathe_request *req = l->running.links[i].req;
         next = order_next(&l->running, i);
@@ -177,7 +186,6 @@ int lineup_rank(void *self, const struct lathe_step_view *view, struct lathe_ran
 {
     struct lineup *l = self;
     (void)err;
-    LATHE_ASSERT_THREAD(l->host, LATHE_THREAD_ENGINE);
     lineup_settle(l, view);
     lineup_clear(ranking);
     lineup_rank_all(l, view, ranking);

@@ -55,6 +55,9 @@ const struct lathe_request *lineup_victim(void *self, const struct lathe_step_vi
 void lineup_progress(void *self, const struct lathe_request *req, uint32_t tokens);
 void lineup_retire(void *self, const struct lathe_request *req);
 
+/* LATHE_OK if lineup_admit will take it (it isn't known yet): for policies that note something first. */
+int lineup_has_room(const struct lineup *l, const struct lathe_request *req, struct lathe_error *err);
+
 /* The steps of lineup_rank, for policies with something to do in between: whoever stopped or
  * began to run unheard changes sets; an empty ranking; all that run; up to `wanted` more. */
 void lineup_settle(struct lineup *l, const struct lathe_step_view *view);
