@@ -10,11 +10,11 @@ static int always(void *engine, const struct lathe_request *req, uint32_t tokens
     return 1;
 }
 
-/* Some of each prompt; of a newcomer to the world of starves_nobody all, of its first request none. */
+/* Some of each prompt, but nothing of request 1, whom starves_nobody_if_it_says_so watches. */
 static uint32_t cached(void *engine, const struct lathe_request *req)
 {
     (void)engine;
-    return req->id == 1 ? 0 : (uint32_t)(req->id * 7919 % (req->prompt_tokens + 1));
+    return req->id == 1 ? 0 : 1 + (uint32_t)(req->id * 7919 % req->prompt_tokens);
 }
 
 void *open_scheduler(struct subject *s, struct world *w)
