@@ -50,7 +50,7 @@ static int64_t after(int64_t from_ns, int64_t each_ns, int64_t count)
 /* INT64_MAX: never. */
 static int64_t due_ns(const struct edf *e, const struct lathe_request *req)
 {
-    int64_t output = (int64_t)req->output_tokens + (lathe_request_pending(req) == 0); /* one is on its way */
+    int64_t output = req->output_tokens;
     if (req->deadline_ns != INT64_MAX)
         return req->deadline_ns;
     if (e->target == TARGET_REQUEST) {
@@ -61,9 +61,7 @@ static int64_t due_ns(const struct edf *e, const struct lathe_request *req)
     }
     if (output == 0)
         return req->slo_ttft_ns ? after(req->planned_ns, req->slo_ttft_ns, 1) : INT64_MAX;
-    if (req->slo_tpot_ns == 0)
-        return INT64_MAX;
-    return after(req->first_token_ns >= 0 ? req->first_token_ns : e->now_ns, req->slo_tpot_ns, output);
+    return req->slo_tpot_ns ? after(req->first_token_ns, req->slo_tpot_ns, output) : INT64_MAX;
 }
 
 static struct order_key key(void *self, const struct lathe_request *req, int running)
@@ -93,9 +91,11 @@ static int create(const struct lathe_host *host, const struct lathe_config *conf
     return LATHE_OK;
 }
 
-/* Whoever has become overdue since the last ranking stands in front. */
-static void move_the_late(struct edf *e, struct order *o)
+/* Who waits is due when it was; of these, whoever has become overdue since the last ranking stands
+ * in front. */
+static void move_the_late(struct edf *e)
 {
+    struct order *o = &e->lineup.waiting;
     for (uint32_t i = order_first(o), next; i != order_end(o); i = next) {
         if (o->places[i].key.major != ON_TIME || o->places[i].key.minor >= e->now_ns)
             return;
@@ -104,26 +104,26 @@ static void move_the_late(struct edf *e, struct order *o)
     }
 }
 
+/* Each token that came makes the next one due later. The last goes first, so that those that move
+ * together find their new places free and need no search. */
+static void move_the_served(struct edf *e)
+{
+    struct order *o = &e->lineup.running;
+    for (uint32_t i = order_last(o), prev; i != order_end(o); i = prev) {
+        prev = order_prev(o, i);
+        order_update(o, i, key(e, o->links[i].req, 1));
+    }
+}
+
 static int rank(void *self, const struct lathe_step_view *view, struct lathe_ranking *ranking,
                 struct lathe_error *err)
 {
     struct edf *e = self;
     e->now_ns = view->now_ns;
-    if (e->late != LATE_FIRST) {
-        move_the_late(e, &e->lineup.waiting);
-        move_the_late(e, &e->lineup.running);
-    }
+    if (e->late != LATE_FIRST)
+        move_the_late(e);
+    move_the_served(e);
     return lineup_rank(self, view, ranking, err);
-}
-
-/* The first token's own time is written after this: until the next one it counts as now. */
-static void progress(void *self, const struct lathe_request *req, uint32_t tokens)
-{
-    struct edf *e = self;
-    if (req->first_token_ns < 0)
-        e->now_ns = e->lineup.host->now_ns(e->lineup.host->context);
-    lineup_progress(self, req, tokens);
-    lineup_rekey(&e->lineup, req);
 }
 
 static int explain(void *self, const struct lathe_request *req, char *text, uint32_t capacity)
@@ -152,7 +152,7 @@ static const struct lathe_scheduler_api api = {
     .admit = lineup_admit,
     .rank = rank,
     .victim = lineup_victim,
-    .progress = progress,
+    .progress = lineup_progress,
     .retire = lineup_retire,
     .explain = explain,
     .promises = promises,

@@ -35,6 +35,7 @@ struct hrrn {
     struct groups classes;
     int key, unknown;
     int64_t now_ns;
+    double per_token[CLASSES]; /* 1 / length, in the middle of the class */
 };
 
 /* In tokens, at least 1. */
@@ -72,6 +73,8 @@ static int create(const struct lathe_host *host, const struct lathe_config *conf
         return LATHE_ENOMEM;
     h->key = (int)config->values[OPT_KEY].integer;
     h->unknown = (int)config->values[OPT_UNKNOWN].integer;
+    for (int i = 0; i < CLASSES; i++)
+        h->per_token[i] = exp2(-(i + 0.5) / AN_OCTAVE);
     *self = h;
     return LATHE_OK;
 }
@@ -95,11 +98,11 @@ static int bind_limits(void *self, const struct lathe_scheduler_limits *limits, 
     return LATHE_OK;
 }
 
-/* Minus waited / length, with the length in the middle of its class. */
-static double score(void *self, uint32_t class, const struct lathe_request *first)
+/* Minus waited / length. */
+static double score(void *self, uint32_t class, int64_t planned_ns)
 {
     const struct hrrn *h = self;
-    return -(double)(h->now_ns - first->planned_ns) * exp2(-(class + 0.5) / AN_OCTAVE);
+    return (double)(planned_ns - h->now_ns) * h->per_token[class];
 }
 
 static int rank(void *self, const struct lathe_step_view *view, struct lathe_ranking *ranking,

@@ -41,6 +41,7 @@ static const struct lathe_option options[OPT_COUNT] = {
 
 struct note {
     uint32_t charged; /* positions of the prompt */
+    double to_come;   /* what the rest of the prompt will cost */
 };
 
 struct vtc {
@@ -58,9 +59,21 @@ static uint32_t tenant_of(const struct lathe_request *req)
     return req->tenant % TENANTS;
 }
 
-static double share(const struct lathe_request *req)
+/* What `cost` is to its tenant. */
+static double weighted(const struct lathe_request *req, double cost)
 {
-    return 1000.0 / (req->weight ? req->weight : 1000);
+    return req->weight == 0 || req->weight == 1000 ? cost : cost * 1000.0 / req->weight;
+}
+
+static struct note *note_of(const struct vtc *v, uint32_t index)
+{
+    return lineup_note(&v->lineup, index);
+}
+
+static void charged_up_to(const struct vtc *v, const struct lathe_request *req, uint32_t positions)
+{
+    uint32_t left = req->prompt_tokens > positions ? req->prompt_tokens - positions : 0;
+    *note_of(v, req->index) = (struct note){ .charged = positions, .to_come = weighted(req, v->w_p * left) };
 }
 
 static struct order_key key(void *self, const struct lathe_request *req, int running)
@@ -138,7 +151,7 @@ static int admit(void *self, const struct lathe_request *req, struct lathe_error
         return LATHE_OK;
     if ((status = lineup_has_room(&v->lineup, req, err)) != LATHE_OK)
         return status;
-    *(struct note *)lineup_note(&v->lineup, req->index) = (struct note){ .charged = req->computed_tokens };
+    charged_up_to(v, req, req->computed_tokens);
     if (req->state != LATHE_REQUEST_RUNNING && !groups_first(&v->tenants, tenant)) {
         double least = v->tenants.active ? smallest(v) : v->last < TENANTS ? v->counter[v->last] : 0.0;
         v->counter[tenant] = fmax(v->counter[tenant], least);
@@ -151,27 +164,26 @@ static int admit(void *self, const struct lathe_request *req, struct lathe_error
 static void progress(void *self, const struct lathe_request *req, uint32_t tokens)
 {
     struct vtc *v = self;
-    struct note *n;
     double cost;
     if (!lineup_knows(&v->lineup, req))
         return;
     lineup_progress(self, req, tokens);
-    n = lineup_note(&v->lineup, req->index);
-    uint32_t from = n->charged, to = req->computed_tokens < req->prompt_tokens ? req->computed_tokens : req->prompt_tokens;
+    uint32_t from = note_of(v, req->index)->charged;
+    uint32_t to = req->computed_tokens < req->prompt_tokens ? req->computed_tokens : req->prompt_tokens;
     if (!v->charge_cached && req->computed_tokens - tokens > from)
         from = req->computed_tokens - tokens;
     cost = lathe_request_pending(req) == 0 ? v->w_q : 0.0;
     if (to > from) {
         cost += v->w_p * (to - from);
-        n->charged = to;
+        charged_up_to(v, req, to);
     }
-    v->counter[tenant_of(req)] += cost * share(req);
+    v->counter[tenant_of(req)] += weighted(req, cost);
 }
 
-static double score(void *self, uint32_t tenant, const struct lathe_request *first)
+static double score(void *self, uint32_t tenant, int64_t planned_ns)
 {
     const struct vtc *v = self;
-    (void)first;
+    (void)planned_ns;
     return v->ahead[tenant];
 }
 
@@ -180,11 +192,8 @@ static uint32_t rank_waiting(struct vtc *v, struct lathe_ranking *ranking, uint3
 {
     const struct groups_entry *next;
     for (; left > 0 && (next = groups_next(&v->tenants)) && next->score <= most; left--) {
-        const struct lathe_request *req = v->lineup.waiting.links[next->first].req;
-        const struct note *n = lineup_note(&v->lineup, req->index);
-        uint32_t prompt = req->prompt_tokens > n->charged ? req->prompt_tokens - n->charged : 0;
-        lineup_put(ranking, req);
-        v->ahead[next->group] += v->w_p * prompt * share(req);
+        lineup_put(ranking, v->lineup.waiting.links[next->first].req);
+        v->ahead[next->group] += note_of(v, next->first)->to_come;
         groups_pass(&v->tenants, score, v);
     }
     return left;

@@ -46,10 +46,10 @@ void groups_join(struct groups *g, const struct lathe_request *req)
 }
 
 /* The one behind it in its group, or the order's end. */
-static uint32_t behind(const struct groups *g, uint32_t index)
+static uint32_t behind(const struct groups *g, uint32_t index, uint32_t group)
 {
     uint32_t next = order_next(g->order, index);
-    return next != order_end(g->order) && group_of(g, next) == group_of(g, index) ? next : order_end(g->order);
+    return next != order_end(g->order) && group_of(g, next) == group ? next : order_end(g->order);
 }
 
 void groups_leave(struct groups *g, const struct lathe_request *req)
@@ -57,7 +57,7 @@ void groups_leave(struct groups *g, const struct lathe_request *req)
     uint32_t index = req->index, group = group_of(g, index);
     if (g->first[group] != index)
         return;
-    g->first[group] = behind(g, index);
+    g->first[group] = behind(g, index, group);
     if (g->first[group] == order_end(g->order)) {
         uint32_t last = g->members[--g->active];
         g->members[g->place[group]] = last;
@@ -65,46 +65,51 @@ void groups_leave(struct groups *g, const struct lathe_request *req)
     }
 }
 
-static int before(const struct groups *g, const struct groups_entry *a, const struct groups_entry *b)
+/* Without branches: which of two comes first can't be predicted. */
+static uint32_t before(const struct groups_entry *a, const struct groups_entry *b)
 {
-    const struct order_place *x = &g->order->places[a->first], *y = &g->order->places[b->first];
-    if (a->score != b->score)
-        return a->score < b->score;
-    return x->planned_ns != y->planned_ns ? x->planned_ns < y->planned_ns : x->id < y->id;
+    return (uint32_t)(a->score < b->score) | ((uint32_t)(a->score == b->score) & (uint32_t)(a->planned_ns < b->planned_ns));
 }
 
-static void sink(struct groups *g, uint32_t at)
+/* Puts `moving` at `at` or below. */
+static inline void sink(struct groups *g, uint32_t at, struct groups_entry moving)
 {
-    struct groups_entry moving = g->heap[at];
-    for (uint32_t child; (child = 2 * at + 1) < g->heap_count; at = child) {
-        if (child + 1 < g->heap_count && before(g, &g->heap[child + 1], &g->heap[child]))
-            child++;
-        if (!before(g, &g->heap[child], &moving))
+    struct groups_entry *heap = g->heap;
+    uint32_t child = 2 * at + 1;
+    for (; child + 1 < g->heap_count; at = child, child = 2 * at + 1) {
+        child += before(&heap[child + 1], &heap[child]);
+        if (!before(&heap[child], &moving))
             break;
-        g->heap[at] = g->heap[child];
+        heap[at] = heap[child];
     }
-    g->heap[at] = moving;
+    if (child + 1 == g->heap_count && before(&heap[child], &moving)) {
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = moving;
+}
+
+static struct groups_entry entry(const struct groups *g, groups_score *score, void *self, uint32_t group,
+                                 uint32_t first)
+{
+    int64_t planned_ns = g->order->places[first].planned_ns;
+    return (struct groups_entry){ score(self, group, planned_ns), planned_ns, group, first };
 }
 
 void groups_begin(struct groups *g, groups_score *score, void *self)
 {
     g->heap_count = g->active;
-    for (uint32_t i = 0; i < g->active; i++) {
-        uint32_t group = g->members[i], first = g->first[group];
-        g->heap[i] = (struct groups_entry){ score(self, group, g->order->links[first].req), group, first };
-    }
+    for (uint32_t i = 0; i < g->active; i++)
+        g->heap[i] = entry(g, score, self, g->members[i], g->first[g->members[i]]);
     for (uint32_t i = g->heap_count / 2; i-- > 0;)
-        sink(g, i);
+        sink(g, i, g->heap[i]);
 }
 
 void groups_pass(struct groups *g, groups_score *score, void *self)
 {
-    struct groups_entry *top = &g->heap[0];
-    top->first = behind(g, top->first);
-    if (top->first == order_end(g->order))
-        *top = g->heap[--g->heap_count];
-    else
-        top->score = score(self, top->group, g->order->links[top->first].req);
-    if (g->heap_count)
-        sink(g, 0);
+    uint32_t group = g->heap[0].group, next = behind(g, g->heap[0].first, group);
+    if (next != order_end(g->order))
+        sink(g, 0, entry(g, score, self, group, next));
+    else if (--g->heap_count)
+        sink(g, 0, g->heap[g->heap_count]);
 }

@@ -7,7 +7,7 @@
  *
  *     group 0   ▶ a ▶ d ▶ f   score 7      next: b (3), then the group's score with e as its
  *     group 4   ▶ b ▶ e       score 3      first, against the others'; smaller goes first, equal
- *     group 9   ▶ c           score 8      ones by planned arrival, then id
+ *     group 9   ▶ c           score 8      ones by planned arrival
  *
  * The groups lie one behind the other in a single order whose keys are { group, 0 }. The
  * first of each is kept up with joins and leaves, in O(1); a ranking is O(groups + taken · log groups),
@@ -19,6 +19,7 @@
 
 struct groups_entry {
     double score;
+    int64_t planned_ns;    /* of its first */
     uint32_t group, first; /* first: its index in the order */
 };
 
@@ -33,7 +34,8 @@ struct groups {
     uint32_t heap_count;
 };
 
-typedef double groups_score(void *self, uint32_t group, const struct lathe_request *first);
+/* Of a group whose first was planned at that time. */
+typedef double groups_score(void *self, uint32_t group, int64_t planned_ns);
 
 /* LATHE_ENOMEM without a sentence when there is no memory. `order` is open, empty, and outlives it. */
 int groups_open(struct groups *g, const struct lathe_host *host, const struct order *order, uint32_t count);

@@ -32,7 +32,8 @@ struct tiny {
     int64_t now_ns, step_ns;
     uint32_t places, wanted, chunk; /* chunk: most tokens of one request in a step; 0: all */
     uint32_t cached[MOST], looks;   /* what the cache holds of a request's prompt, by index */
-    char order[800];
+    uint64_t prompt_got[4], output_got[4]; /* tokens, by tenant; of prompts those computed once */
+    char order[800], why[200];
 };
 
 static uint32_t tiny_cached(void *engine, const struct lathe_request *req)
@@ -113,6 +114,12 @@ static const char *tiny_order(struct tiny *t)
     return t->order;
 }
 
+static const char *tiny_why(struct tiny *t, const struct lathe_request *r)
+{
+    t->api->explain(t->self, r, t->why, sizeof t->why);
+    return t->why;
+}
+
 static void tiny_preempt(struct lathe_request *r)
 {
     r->state = LATHE_REQUEST_PREEMPTED;
@@ -139,10 +146,13 @@ static void tiny_step(struct tiny *t)
         struct lathe_request *r = &t->requests[t->ranked[i]->index];
         uint32_t tokens = lathe_request_pending(r);
         tokens = t->chunk && tokens > t->chunk ? t->chunk : tokens;
+        if (r->output_tokens == 0 && r->preemptions == 0)
+            t->prompt_got[r->tenant % 4] += tokens;
         r->computed_tokens += tokens;
         t->api->progress(t->self, r, tokens);
         if (lathe_request_pending(r) > 0)
             continue;
+        t->output_got[r->tenant % 4]++;
         if (++r->output_tokens == 1)
             r->first_token_ns = t->now_ns;
         if (r->output_tokens < r->max_output_tokens)
