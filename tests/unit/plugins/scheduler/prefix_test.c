@@ -55,6 +55,20 @@ static void it_looks_no_more_than_its_budget_and_then_again(void **state)
     tiny_close(&t);
 }
 
+static void a_newcomer_is_looked_at_before_others_again(void **state)
+{
+    struct tiny t;
+    (void)state;
+    tiny_open(&t, "prefix", "looks=2", 1);
+    for (uint32_t i = 1; i <= 4; i++)
+        add(&t, i);
+    for (int i = 0; i < 3; i++, t.view.step++) /* 1 2, 3 4, and 1 2 again */
+        tiny_rank(&t);
+    add(&t, 99);
+    assert_string_equal(tiny_order(&t), "5 4 3 2 1");
+    tiny_close(&t);
+}
+
 static void whoever_waited_long_goes_first(void **state)
 {
     struct tiny t;
@@ -90,6 +104,7 @@ int main(void)
         cmocka_unit_test(the_longest_cached_prefix_goes_first_and_equals_by_arrival),
         cmocka_unit_test(whoever_is_beyond_the_window_stays_behind),
         cmocka_unit_test(it_looks_no_more_than_its_budget_and_then_again),
+        cmocka_unit_test(a_newcomer_is_looked_at_before_others_again),
         cmocka_unit_test(whoever_waited_long_goes_first),
         cmocka_unit_test(it_refuses_a_cache_that_can_not_tell),
     };

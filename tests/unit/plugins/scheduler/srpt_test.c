@@ -12,6 +12,7 @@ static void ranks_by_what_remains_not_by_the_whole(void **state)
     tiny_add(&t, sized(5, 10));   /* 14 */
     tiny_add(&t, sized(2, 4));    /* 5 */
     assert_string_equal(tiny_order(&t), "3 1 2");
+    assert_string_equal(tiny_why(&t, &t.requests[0]), "srpt: 1 of 1 that run, 9 tokens remain");
     tiny_steps(&t, 4); /* 3 is done */
     assert_string_equal(tiny_order(&t), "1 2");
     tiny_close(&t);
