@@ -44,6 +44,7 @@ static void a_preempted_one_is_the_first_that_waits(void **state)
         tiny_add(&t, sized(5, 50));
     tiny_step(&t);
     assert_int_equal(t.api->victim(t.self, &t.view, t.live[0])->id, 2);
+    assert_int_equal(t.api->victim(t.self, &t.view, t.live[1])->id, 2); /* itself: 1 is before it */
     tiny_preempt(&t.requests[1]);
     t.wanted = 1;
     assert_string_equal(tiny_order(&t), "1 2");
