@@ -163,6 +163,11 @@ static void plan(struct bench *b)
 
 static void run(struct bench *b)
 {
+    uint32_t count = 0; /* without pure padding */
+    for (uint32_t i = 0; i < b->plan.count; i++)
+        if (b->plan.entries[i].request)
+            b->plan.entries[count++] = b->plan.entries[i];
+    b->plan.count = count;
     for (uint32_t i = 0; i < b->plan.count; i++) {
         struct lathe_request *r = own(b, b->plan.entries[i].request);
         if (r->admitted_ns < 0)
