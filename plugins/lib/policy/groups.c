@@ -8,8 +8,9 @@ int groups_open(struct groups *g, const struct lathe_host *host, const struct or
     g->first = lathe_alloc_array(host, count, sizeof *g->first);
     g->members = lathe_alloc_array(host, count, sizeof *g->members);
     g->place = lathe_alloc_array(host, count, sizeof *g->place);
-    g->heap = lathe_alloc_array(host, count, sizeof *g->heap);
-    if (!g->first || !g->members || !g->place || !g->heap) {
+    g->entries = lathe_alloc_array(host, count, sizeof *g->entries);
+    g->winners = lathe_alloc_array(host, count, 2 * sizeof *g->winners);
+    if (!g->first || !g->members || !g->place || !g->entries || !g->winners) {
         groups_close(g);
         return LATHE_ENOMEM;
     }
@@ -25,7 +26,8 @@ void groups_close(struct groups *g)
     lathe_free(g->host, g->first);
     lathe_free(g->host, g->members);
     lathe_free(g->host, g->place);
-    lathe_free(g->host, g->heap);
+    lathe_free(g->host, g->entries);
+    lathe_free(g->host, g->winners);
     *g = (struct groups){ 0 };
 }
 
@@ -65,51 +67,59 @@ void groups_leave(struct groups *g, const struct lathe_request *req)
     }
 }
 
-/* Without branches: which of two comes first can't be predicted. */
-static uint32_t before(const struct groups_entry *a, const struct groups_entry *b)
-{
-    return (uint32_t)(a->score < b->score) | ((uint32_t)(a->score == b->score) & (uint32_t)(a->planned_ns < b->planned_ns));
-}
-
-/* Puts `moving` at `at` or below. */
-static inline void sink(struct groups *g, uint32_t at, struct groups_entry moving)
-{
-    struct groups_entry *heap = g->heap;
-    uint32_t child = 2 * at + 1;
-    for (; child + 1 < g->heap_count; at = child, child = 2 * at + 1) {
-        child += before(&heap[child + 1], &heap[child]);
-        if (!before(&heap[child], &moving))
-            break;
-        heap[at] = heap[child];
-    }
-    if (child + 1 == g->heap_count && before(&heap[child], &moving)) {
-        heap[at] = heap[child];
-        at = child;
-    }
-    heap[at] = moving;
-}
-
+/* Who comes behind is fetched with it, so that it is at hand when this one is passed. */
 static struct groups_entry entry(const struct groups *g, groups_score *score, void *self, uint32_t group,
-                                 uint32_t first)
+                                 uint32_t first, int64_t planned_ns)
 {
-    int64_t planned_ns = g->order->places[first].planned_ns;
-    return (struct groups_entry){ score(self, group, planned_ns), planned_ns, group, first };
+    double number = score(self, group, planned_ns);
+    uint32_t next = behind(g, first, group);
+    return (struct groups_entry){ number, order_number(number), planned_ns, g->order->places[next].planned_ns,
+                                  group, first, next };
+}
+
+/* The winners on the way from a leaf to the root, where its number changed. What it meets there doesn't
+ * depend on who wins; and it is masks that choose, since a branch on which of two comes first is
+ * predicted wrongly half of the time. */
+static inline void play(struct groups *g, uint32_t leaf, uint64_t score, uint64_t planned_ns)
+{
+    uint64_t best = leaf;
+    for (uint32_t node = g->entry_count + leaf; node > 1; node /= 2) {
+        uint64_t other = g->winners[node ^ 1];
+        const struct groups_entry *e = &g->entries[other];
+        uint64_t mask = -(uint64_t)((e->key < (int64_t)score) |
+                                    ((e->key == (int64_t)score) & (e->planned_ns < (int64_t)planned_ns)));
+        best ^= (best ^ other) & mask;
+        score ^= (score ^ (uint64_t)e->key) & mask;
+        planned_ns ^= (planned_ns ^ (uint64_t)e->planned_ns) & mask;
+        g->winners[node / 2] = (uint32_t)best;
+    }
 }
 
 void groups_begin(struct groups *g, groups_score *score, void *self)
 {
-    g->heap_count = g->active;
-    for (uint32_t i = 0; i < g->active; i++)
-        g->heap[i] = entry(g, score, self, g->members[i], g->first[g->members[i]]);
-    for (uint32_t i = g->heap_count / 2; i-- > 0;)
-        sink(g, i, g->heap[i]);
+    uint32_t n = g->active;
+    g->entry_count = g->left = n;
+    for (uint32_t i = 0; i < n; i++) {
+        g->entries[i] = entry(g, score, self, g->members[i], g->first[g->members[i]],
+                              g->order->places[g->first[g->members[i]]].planned_ns);
+        g->winners[n + i] = i;
+    }
+    for (uint32_t node = n; node-- > 1;) {
+        uint32_t a = g->winners[2 * node], b = g->winners[2 * node + 1];
+        const struct groups_entry *x = &g->entries[a], *y = &g->entries[b];
+        g->winners[node] = x->key < y->key || (x->key == y->key && x->planned_ns <= y->planned_ns) ? a : b;
+    }
 }
 
 void groups_pass(struct groups *g, groups_score *score, void *self)
 {
-    uint32_t group = g->heap[0].group, next = behind(g, g->heap[0].first, group);
-    if (next != order_end(g->order))
-        sink(g, 0, entry(g, score, self, group, next));
-    else if (--g->heap_count)
-        sink(g, 0, g->heap[g->heap_count]);
+    uint32_t leaf = g->winners[1];
+    struct groups_entry *passed = &g->entries[leaf];
+    if (passed->next != order_end(g->order)) {
+        *passed = entry(g, score, self, passed->group, passed->next, passed->next_planned_ns);
+    } else {
+        passed->key = passed->planned_ns = INT64_MAX; /* behind all */
+        g->left--;
+    }
+    play(g, leaf, (uint64_t)passed->key, (uint64_t)passed->planned_ns);
 }

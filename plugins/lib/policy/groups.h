@@ -11,7 +11,8 @@
  *
  * The groups lie one behind the other in a single order whose keys are { group, 0 }. The
  * first of each is kept up with joins and leaves, in O(1); a ranking is O(groups + taken · log groups),
- * counting only groups where somebody waits. */
+ * counting only groups where somebody waits. A tournament rather than a heap: of the same
+ * depth, but without branches that can't be predicted. */
 #ifndef POLICY_GROUPS_H
 #define POLICY_GROUPS_H
 
@@ -19,19 +20,24 @@
 
 struct groups_entry {
     double score;
-    int64_t planned_ns;    /* of its first */
-    uint32_t group, first; /* first: its index in the order */
+    int64_t key;           /* the score as an order_number: what is compared */
+    int64_t planned_ns, next_planned_ns; /* of its first, and of the one behind */
+    uint32_t group, first, next;         /* their indexes in the order */
 };
 
 struct groups {
     const struct lathe_host *host;
     const struct order *order;
-    uint32_t count, active;        /* groups; those where somebody waits */
-    uint32_t *first;               /* (count); order_end where nobody does */
-    uint32_t *members;             /* the active groups, in no order; (count) */
-    uint32_t *place;               /* of an active group among the members; (count) */
-    struct groups_entry *heap;     /* while a ranking is made; (count) */
-    uint32_t heap_count;
+    uint32_t count, active; /* groups; those where somebody waits */
+    uint32_t *first;        /* (count); order_end where nobody does */
+    uint32_t *members;      /* the active groups, in no order; (count) */
+    uint32_t *place;        /* of an active group among the members; (count) */
+
+    /* A ranking is a tournament of the active groups: leaf i is node entry_count + i, the better of
+     * nodes 2n and 2n + 1 stands at n. */
+    uint32_t entry_count, left; /* left: that have somebody still */
+    struct groups_entry *entries; /* (count) */
+    uint32_t *winners;            /* (2 · count) */
 };
 
 /* Of a group whose first was planned at that time. */
@@ -51,7 +57,7 @@ void groups_pass(struct groups *g, groups_score *score, void *self);
 
 static inline const struct groups_entry *groups_next(const struct groups *g)
 {
-    return g->heap_count ? &g->heap[0] : NULL;
+    return g->left ? &g->entries[g->winners[1]] : NULL;
 }
 
 static inline const struct lathe_request *groups_first(const struct groups *g, uint32_t group)

@@ -49,7 +49,7 @@ struct order {
     const struct lathe_host *host;
     uint32_t capacity, count;
     struct order_link *links;   /* (capacity + 1); the last is the list's end, and its beginning */
-    struct order_place *places; /* (capacity) */
+    struct order_place *places; /* (capacity + 1); the last is nobody's */
     uint32_t *towers;           /* (capacity + 1, ORDER_LEVELS − 1): next at the levels above 0 */
 };
 

@@ -106,7 +106,7 @@ static void gives_back_what_it_took_when_memory_runs_out(void **state)
     (void)state;
     assert_int_equal(order_open(&o, counting_host_init(&host), 10), LATHE_OK);
     size_t before = host.live_blocks;
-    for (size_t n = 1; n <= 4; n++) {
+    for (size_t n = 1; n <= 5; n++) {
         host.fail_at = host.calls + n;
         assert_int_equal(groups_open(&g, &host.host, &o, 10), LATHE_ENOMEM);
         assert_int_equal(host.live_blocks, before);
