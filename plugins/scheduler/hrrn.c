@@ -163,11 +163,10 @@ LATHE_EXPORT const struct lathe_plugin lathe_plugin = {
     .name = "hrrn",
     .version = "1.0.0",
     .summary = "highest response ratio next: short first, and long as they wait",
-    .citation = "@article{brinchhansen1971hrrn,\n"
+    .citation = "@inproceedings{brinchhansen1971hrrn,\n"
                 "  title = {An Analysis of Response Ratio Scheduling},\n"
                 "  author = {Brinch Hansen, Per},\n"
-                "  journal = {Proceedings of the IFIP Congress 71},\n"
-                "  pages = {479--484},\n"
+                "  booktitle = {Information Processing 71: Proceedings of the IFIP Congress 71},\n"
                 "  year = {1971}\n"
                 "}\n",
     .options = options,
