@@ -10,6 +10,9 @@
  *   6. victim: who gives way when memory runs short.
  *   7. Name it in lathe_plugin, at the end, as the file is named.
  *
+ * It looks at all that live in each step. Where thousands do, plugins/lib/policy/lineup.h ranks in
+ * O(running + wanted): see fcfs.c, and fcfs.cmake, which links it.
+ *
  * Build, and the conformance tests run on it by themselves; then swap it in:
  *     lathe.run { scheduler = "mine", … } */
 #include <lathe/scheduler.h>
