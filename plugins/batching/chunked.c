@@ -13,8 +13,9 @@
  *
  * New prompts come in by the ranking, none passing another, each only if the pool has room for
  * all of it and `watermark` of the blocks stays free; whoever would leave the step empty is let
- * in regardless. At most `max_partial` prompts are in the middle at once: more would spread the
- * budget over first tokens that all come late.
+ * in regardless. At most `max_partial` prompts are in the middle of their prefill: with 1 each is
+ * served to its end, with more they share the budget evenly, so that a short prompt does not
+ * wait behind a long one, and the long one's first token comes later.
  *
  * Promises: none is passed by those behind it; it never idles with watermark = 0. A decode that
  * is ranked and has room is in every step while no more than the budget run.
@@ -32,7 +33,7 @@ static const struct lathe_option options[OPT_COUNT] = {
     { "watermark", LATHE_OPTION_NUMBER, "0", 0, 1, "", NULL,
       "Share of the KV pool's blocks that stays free when a request comes in." },
     { "max_partial", LATHE_OPTION_INTEGER, "1", 1, 1e6, "requests", NULL,
-      "Most prompts that may be in the middle of their prefill at once." },
+      "Most prompts that may be in the middle of their prefill at once; they share the budget." },
 };
 
 struct chunked {
@@ -85,17 +86,19 @@ static int fill(void *self, const struct lathe_step_view *view, const struct lat
     (void)err;
     LATHE_ASSERT_THREAD(c->host, LATHE_THREAD_ENGINE);
     budget_begin(&b, view, plan, c->budget, c->max_requests, c->watermark);
-    r = budget_give_running(&b, ranking);
+    r = budget_give_running(&b, ranking, c->max_partial);
     for (uint32_t i = 0; i < ranking->count && !budget_is_spent(&b) && r.refused == 0; i++) {
         const struct lathe_request *req = ranking->requests[i];
-        uint32_t pending = lathe_request_pending(req), given;
+        uint32_t pending = lathe_request_pending(req), share, given;
         if (req->state == LATHE_REQUEST_RUNNING)
             continue;
-        if ((pending > b.rows && r.unfinished >= c->max_partial) ||
-            (plan->count > 0 && !budget_leaves_free(&b, req, pending)) || (given = budget_give(&b, req, pending)) == 0)
+        share = budget_share(&b, &r);
+        if ((pending > share && r.unfinished >= c->max_partial) ||
+            (plan->count > 0 && !budget_leaves_free(&b, req, pending)) || (given = budget_give(&b, req, share)) == 0)
             break; /* in order: nobody passes it */
         r.unfinished += given < pending;
     }
+    budget_top_up(&b);
     return LATHE_OK;
 }
 

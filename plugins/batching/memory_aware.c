@@ -131,7 +131,7 @@ static int fill(void *self, const struct lathe_step_view *view, const struct lat
     (void)err;
     LATHE_ASSERT_THREAD(m->host, LATHE_THREAD_ENGINE);
     budget_begin(&b, view, plan, m->max_tokens, m->max_requests, 0);
-    r = budget_give_running(&b, ranking);
+    r = budget_give_running(&b, ranking, 1);
     for (uint32_t i = 0; i < ranking->count && !budget_is_spent(&b) && r.refused == 0; i++) {
         const struct lathe_request *req = ranking->requests[i];
         if (req->state == LATHE_REQUEST_RUNNING)

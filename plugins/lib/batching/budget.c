@@ -53,7 +53,7 @@ uint32_t budget_give(struct budget *b, const struct lathe_request *req, uint32_t
     return tokens;
 }
 
-struct running budget_give_running(struct budget *b, const struct lathe_ranking *ranking)
+struct running budget_give_running(struct budget *b, const struct lathe_ranking *ranking, uint32_t partial)
 {
     struct running r = { 0 };
     uint32_t end = 0, begun = 0;
@@ -69,15 +69,30 @@ struct running budget_give_running(struct budget *b, const struct lathe_ranking 
             r.refused++;
     }
     r.unfinished = begun;
+    r.sharing = partial < begun + b->view->waiting ? partial : begun + b->view->waiting;
     for (uint32_t i = 0; i < end && begun > 0 && !budget_is_spent(b); i++) {
         const struct lathe_request *req = ranking->requests[i];
-        uint32_t pending = lathe_request_pending(req), given;
+        uint32_t given;
         if (req->state != LATHE_REQUEST_RUNNING || lathe_request_decoding(req))
             continue;
         begun--;
-        given = budget_give(b, req, pending);
+        given = budget_give(b, req, budget_share(b, &r));
         r.refused += given == 0;
-        r.unfinished -= given == pending;
+        r.unfinished -= given == lathe_request_pending(req);
     }
     return r;
+}
+
+void budget_top_up(struct budget *b)
+{
+    for (uint32_t i = 0; i < b->plan->count && b->rows > 0; i++) {
+        struct lathe_plan_entry *entry = &b->plan->entries[i];
+        uint32_t more = lathe_request_pending(entry->request) - entry->tokens;
+        more = more < b->rows ? more : b->rows;
+        if (more > 0 && b->view->can_reserve(b->view->engine, entry->request,
+                                             entry->request->computed_tokens + entry->tokens + more)) {
+            entry->tokens += more;
+            b->rows -= more;
+        }
+    }
 }

@@ -47,11 +47,25 @@ struct running {
     uint32_t ranked;     /* how many of them were in the ranking */
     uint32_t unfinished; /* of those, in the middle of their prompt after this step */
     uint32_t refused;    /* found no room: none should come in beside them */
+    uint32_t sharing;    /* prompts for which rows are still kept */
 };
 
 /* All decodes of the ranking, a row each, then the prompts that are under way, as far as the
- * budget goes. Stops looking when view->running have been seen. [engine & running] */
-struct running budget_give_running(struct budget *b, const struct lathe_ranking *ranking);
+ * budget goes. Stops looking when view->running have been seen. `partial` prompts, those to come
+ * included, get equal shares of what decodes leave; 1: each all that there is.
+ * [engine & running] */
+struct running budget_give_running(struct budget *b, const struct lathe_ranking *ranking, uint32_t partial);
+
+/* The share of the next prompt, which then no longer counts among the sharing. [engine & running] */
+static inline uint32_t budget_share(const struct budget *b, struct running *r)
+{
+    uint32_t share = r->sharing > 1 ? b->rows / r->sharing : b->rows;
+    r->sharing -= r->sharing > 0;
+    return share > 0 ? share : 1;
+}
+
+/* Rows that are left go to prompts of the plan that have more, in its order. [engine & running] */
+void budget_top_up(struct budget *b);
 
 /* Blocks of `tokens` positions. [any] */
 static inline uint32_t batching_blocks(const struct lathe_step_view *view, uint64_t tokens)

@@ -46,25 +46,50 @@ static void a_request_that_ranks_first_does_not_stall_decodes(void **state)
     fake_close(&f);
 }
 
-static void only_so_many_prompts_are_in_the_middle(void **state)
+static void prompts_are_served_to_their_end_or_share_the_budget(void **state)
 {
     (void)state;
     fake_open(&f, "chunked", 512, 32, 1000, "budget", "64", "max_partial", "1");
-    struct lathe_request *a = fake_arrive(&f, 200, 5);
-    a->state = LATHE_REQUEST_RUNNING; /* in the middle, and held back: not ranked first, no budget */
-    a->computed_tokens = 100;
-    fake_arrive(&f, 70, 5);
+    fake_arrive(&f, 150, 5);
+    fake_arrive(&f, 100, 5);
     EXPECT_STEP(&f, "a 64");
-    EXPECT_STEP(&f, "a 36  b 28");
+    EXPECT_STEP(&f, "a 64");
+    EXPECT_STEP(&f, "a 22  b 42");
     fake_close(&f);
 
-    for (int partial = 1; partial <= 2; partial++) { /* decodes leave a none: b may begin beside it or not */
-        fake_open(&f, "chunked", 512, 32, 1000, "budget", "8", "max_partial", partial == 1 ? "1" : "2");
-        fake_arrive(&f, 20, 5);
-        fake_arrive(&f, 20, 5);
-        EXPECT_STEP(&f, "a 8");
-        EXPECT_STEP(&f, "a 8");
-        EXPECT_STEP(&f, "a 4  b 4");
+    fake_open(&f, "chunked", 512, 32, 1000, "budget", "64", "max_partial", "2");
+    fake_arrive(&f, 150, 5);
+    fake_arrive(&f, 40, 5);
+    fake_arrive(&f, 100, 5);
+    EXPECT_STEP(&f, "a 32  b 32");
+    EXPECT_STEP(&f, "a 32  b 8  c 24");
+    EXPECT_STEP(&f, "b 1  a 31  c 32");
+    fake_close(&f);
+
+    fake_open(&f, "chunked", 512, 32, 1000, "budget", "64", "max_partial", "2");
+    fake_arrive(&f, 150, 5);
+    fake_arrive(&f, 10, 5);
+    EXPECT_STEP(&f, "a 54  b 10"); /* what b doesn't need */
+    fake_close(&f);
+}
+
+static void no_more_prompts_are_in_the_middle_than_allowed(void **state)
+{
+    (void)state;
+    for (uint32_t partial = 1; partial <= 4; partial++) {
+        char text[] = { (char)('0' + partial), '\0' };
+        fake_open(&f, "chunked", 512, 32, 1000, "budget", "48", "max_partial", text);
+        for (uint32_t i = 0; i < 10; i++)
+            fake_arrive(&f, 30 + 17 * i, 4);
+        uint32_t most = 0;
+        for (int step = 0; step < 60; step++) {
+            uint32_t middle = 0;
+            fake_step(&f);
+            for (uint32_t i = 0; i < f.count; i++)
+                middle += f.requests[i].state == LATHE_REQUEST_RUNNING && f.requests[i].output_tokens == 0;
+            most = middle > most ? middle : most;
+        }
+        assert_int_equal(most, partial);
         fake_close(&f);
     }
 }
@@ -113,7 +138,8 @@ int main(void)
         cmocka_unit_test(decodes_go_first_and_chunks_fill_the_budget_exactly),
         cmocka_unit_test(a_decode_is_in_every_step_whatever_arrives),
         cmocka_unit_test(a_request_that_ranks_first_does_not_stall_decodes),
-        cmocka_unit_test(only_so_many_prompts_are_in_the_middle),
+        cmocka_unit_test(prompts_are_served_to_their_end_or_share_the_budget),
+        cmocka_unit_test(no_more_prompts_are_in_the_middle_than_allowed),
         cmocka_unit_test(keeps_the_watermark_free_unless_nobody_else_goes),
         cmocka_unit_test(a_prompt_comes_in_only_when_all_of_it_has_room),
         cmocka_unit_test(stops_looking_when_places_or_budget_are_used_up),
