@@ -38,7 +38,7 @@ for i, way in ipairs(WAYS) do
   t.equal(run { batching = way, engine = { batch_tokens = 32 } }, alone, what .. " in small steps")
   t.equal(run { batching = way, scheduler = "sjf", kvcache = { "paged", block_tokens = 8, blocks = 40 } }, alone,
     what .. " behind sjf")
-  local texts, preemptions = run { batching = way, kvcache = { "paged", block_tokens = 8, blocks = 26 } }, true
+  local texts, preemptions = run({ batching = way, kvcache = { "paged", block_tokens = 8, blocks = 26 } }, true)
   t.equal(texts, alone, what .. " in a small pool")
   local key = way[1] .. (way.reserve or way.assume or "")
   preempted[key] = (preempted[key] or 0) + preemptions
