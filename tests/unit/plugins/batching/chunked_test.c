@@ -132,6 +132,19 @@ static void stops_looking_when_places_or_budget_are_used_up(void **state)
     fake_close(&f);
 }
 
+static void nobody_comes_in_beside_a_running_one_that_found_no_room(void **state)
+{
+    (void)state;
+    fake_open(&f, "chunked", 512, 32, 10);
+    struct lathe_request *a = fake_arrive(&f, 16 * 11, 5); /* in the middle: 5 blocks, and 6 are missing */
+    a->state = LATHE_REQUEST_RUNNING;
+    a->computed_tokens = 16 * 5;
+    f.held[0] = 5;
+    fake_arrive(&f, 10, 5);
+    EXPECT_STEP(&f, ""); /* the engine asks for a victim */
+    fake_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +156,7 @@ int main(void)
         cmocka_unit_test(keeps_the_watermark_free_unless_nobody_else_goes),
         cmocka_unit_test(a_prompt_comes_in_only_when_all_of_it_has_room),
         cmocka_unit_test(stops_looking_when_places_or_budget_are_used_up),
+        cmocka_unit_test(nobody_comes_in_beside_a_running_one_that_found_no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -136,6 +136,17 @@ static void refuses_buckets_that_are_none(void **state)
     }
 }
 
+static void whoever_holds_the_room_goes_on_whatever_its_bucket(void **state)
+{
+    (void)state;
+    fake_open(&f, "dynamic", 512, 32, 4, "window_ms", "0", "buckets", "64");
+    fake_running(&f, 16 * 3 + 4, 1, 20); /* the whole pool: it was held back while others ran */
+    struct lathe_request *b = fake_arrive(&f, 100, 1);
+    fake_fill_first(&f, b);
+    assert_string_equal(fake_text(&f), "a 1");
+    fake_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +157,7 @@ int main(void)
         cmocka_unit_test(a_prefill_beyond_the_budget_takes_several_steps_and_ends_for_all_at_once),
         cmocka_unit_test(nobody_joins_before_all_ended),
         cmocka_unit_test(refuses_buckets_that_are_none),
+        cmocka_unit_test(whoever_holds_the_room_goes_on_whatever_its_bucket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -156,6 +156,46 @@ static void waits_for_others_no_longer_than_its_window(void **state)
     fake_close(&f);
 }
 
+static void nobody_passes_one_that_found_no_room(void **state)
+{
+    (void)state;
+    fake_open(&f, "static", 512, 32, 10, "batch", "3", "window_ms", "0");
+    fake_arrive(&f, 16, 16 * 5);
+    fake_arrive(&f, 16, 16 * 5); /* no room up to its end */
+    fake_arrive(&f, 10, 5);      /* would have */
+    EXPECT_STEP(&f, "a 16");
+    fake_close(&f);
+}
+
+static void a_member_without_room_does_not_hold_up_those_who_have_it(void **state)
+{
+    (void)state;
+    fake_open(&f, "static", 12, 32, 10, "batch", "2", "window_ms", "0");
+    struct lathe_request *a = fake_arrive(&f, 5, 10), *b = fake_arrive(&f, 40, 10);
+    fake_fill(&f);
+    assert_string_equal(fake_text(&f), "b 6");
+    a->state = b->state = LATHE_REQUEST_RUNNING; /* a decodes already, b is in the middle, and the pool is full */
+    a->computed_tokens = 5;
+    a->output_tokens = 1;
+    b->computed_tokens = 16;
+    f.held[0] = 9;
+    f.held[1] = 1;
+    EXPECT_STEP(&f, "a 1");
+    fake_close(&f);
+}
+
+static void a_batch_that_never_began_gives_way_to_whoever_holds_its_room(void **state)
+{
+    (void)state;
+    fake_open(&f, "static", 512, 32, 4, "batch", "2", "window_ms", "0");
+    fake_arrive(&f, 20, 10);
+    fake_fill(&f);
+    assert_string_equal(fake_text(&f), "a 20"); /* and the step is lost */
+    fake_running(&f, 16 * 3 + 4, 1, 10);        /* held back until now, with all of the pool */
+    EXPECT_STEP(&f, "b 1");
+    fake_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -167,6 +207,9 @@ int main(void)
         cmocka_unit_test(a_bound_on_padded_tokens_makes_smaller_batches),
         cmocka_unit_test(reserves_to_the_end_or_as_it_grows),
         cmocka_unit_test(waits_for_others_no_longer_than_its_window),
+        cmocka_unit_test(nobody_passes_one_that_found_no_room),
+        cmocka_unit_test(a_member_without_room_does_not_hold_up_those_who_have_it),
+        cmocka_unit_test(a_batch_that_never_began_gives_way_to_whoever_holds_its_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
