@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Prompts before decodes, never both in one step: vLLM as its paper has it (v0).
+/* Prompts before decodes, never both in one step: vLLM's first scheduler (v0).
  *
  *     running r1 r2        waiting a (300)  b (150)  c (200)      max_tokens 512
  *     step 1   prefill     a 300  b 150                           r1 and r2 stand still

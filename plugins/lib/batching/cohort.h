@@ -16,7 +16,8 @@
  * That needs no memory of its own: after a step with `left` columns to come, a member has at
  * most `left` pending, so it gets what it has beyond. Decode is the case of one column.
  *
- * Unpadded, a step takes as many columns as the members' own tokens allow. */
+ * Unpadded, a step takes as many columns as the members' own tokens allow, and a place that is
+ * computed on costs one row. */
 #ifndef BATCHING_COHORT_H
 #define BATCHING_COHORT_H
 
