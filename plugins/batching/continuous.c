@@ -13,8 +13,12 @@
  *
  * Who gets no room in the KV pool gets nothing; after a waiting request was turned away
  * so, no other waiting request is let in behind it, since small ones would go on taking
- * what a large one waits for (option `overtake` allows it). Running ones still go. */
-#include <lathe/batching.h>
+ * what a large one waits for (option `overtake` allows it). Running ones still go.
+ *
+ * Promises: it never idles; nobody is passed for ever, unless small prompts may go round large
+ * ones (split_prompts = false, overtake = true).
+ * Weakness: a prompt that fits into the budget delays the decodes that share its step. */
+#include <batching/budget.h>
 
 enum { OPT_MAX_REQUESTS, OPT_MAX_TOKENS, OPT_SPLIT_PROMPTS, OPT_OVERTAKE, OPT_COUNT };
 
@@ -58,19 +62,14 @@ static void destroy(void *self)
         lathe_free(c->host, c);
 }
 
-static uint32_t limit(int64_t wanted, uint32_t engine)
-{
-    return wanted > 0 && wanted < engine ? (uint32_t)wanted : engine;
-}
-
 static int bind_limits(void *self, const struct lathe_batching_limits *limits, struct lathe_error *err)
 {
     struct continuous *c = self;
-    if (limits->max_batch_tokens == 0 || limits->max_batch_requests == 0)
-        return lathe_fail(err, LATHE_EINVAL, "batching continuous: the engine offers %u tokens and %u requests a "
-                          "step; both must be at least 1", limits->max_batch_tokens, limits->max_batch_requests);
-    c->max_requests = limit(c->want_requests, limits->max_batch_requests);
-    c->max_tokens = limit(c->want_tokens, limits->max_batch_tokens);
+    int status = batching_check_limits("continuous", limits, err);
+    if (status != LATHE_OK)
+        return status;
+    c->max_requests = batching_limit(c->want_requests, limits->max_batch_requests);
+    c->max_tokens = batching_limit(c->want_tokens, limits->max_batch_tokens);
     return LATHE_OK;
 }
 
@@ -78,34 +77,31 @@ static int fill(void *self, const struct lathe_step_view *view, const struct lat
                 struct lathe_plan *plan, struct lathe_error *err)
 {
     struct continuous *c = self;
-    uint32_t entries = c->max_requests < plan->capacity ? c->max_requests : plan->capacity;
-    uint32_t left = c->max_tokens;
+    struct budget b;
     int turned_away = 0;
 
     (void)err;
     LATHE_ASSERT_THREAD(c->host, LATHE_THREAD_ENGINE);
-    plan->count = 0;
-    plan->wake_ns = INT64_MAX;
-    for (uint32_t i = 0; i < ranking->count && plan->count < entries && left > 0; i++) {
+    budget_begin(&b, view, plan, c->max_tokens, c->max_requests, 0);
+    for (uint32_t i = 0; i < ranking->count && !budget_is_spent(&b); i++) {
         const struct lathe_request *req = ranking->requests[i];
-        uint32_t pending = lathe_request_pending(req), tokens = pending;
+        uint32_t pending = lathe_request_pending(req);
         int running = req->state == LATHE_REQUEST_RUNNING;
 
-        if (pending == 0 || (turned_away && !running && !c->overtake))
+        if (turned_away && !running && !c->overtake)
             continue;
-        if (pending > left) {
-            if (!c->split_prompts && pending <= c->max_tokens)
-                continue; /* whole, in a step that has the room */
-            tokens = left;
-        }
-        if (!view->can_reserve(view->engine, req, req->computed_tokens + tokens)) {
+        if (pending > b.rows && !c->split_prompts && pending <= c->max_tokens)
+            continue; /* whole, in a step that has the room */
+        if (budget_give(&b, req, pending) == 0)
             turned_away |= !running;
-            continue;
-        }
-        plan->entries[plan->count++] = (struct lathe_plan_entry){ .request = req, .tokens = tokens };
-        left -= tokens;
     }
     return LATHE_OK;
+}
+
+static uint32_t promises(void *self)
+{
+    const struct continuous *c = self;
+    return LATHE_PROMISE_WORK_CONSERVING | (c->split_prompts && !c->overtake ? LATHE_PROMISE_NO_STARVATION : 0);
 }
 
 static const struct lathe_batching_api api = {
@@ -115,6 +111,7 @@ static const struct lathe_batching_api api = {
     .destroy = destroy,
     .bind = bind_limits,
     .fill = fill,
+    .promises = promises,
 };
 
 extern const struct lathe_plugin lathe_plugin;

@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""experiments/batching.lua, small, on the tiny model: its report, and the rows behind it."""
+import os
+import pathlib
+import re
+import sqlite3
+import subprocess
+import sys
+import tempfile
+
+lathe, source = os.environ["LATHE"], pathlib.Path(os.environ["LATHE_SOURCE"])
+NAMES = ["single", "static", "dynamic", "continuous", "prefill_first", "chunked"]
+failures = []
+
+
+def check(what, condition):
+    print(f"{'ok    ' if condition else 'FAILED'} {what}")
+    if not condition:
+        failures.append(what)
+
+
+def run(folder, *options):
+    words = [lathe, "run", "--quiet", str(source / "experiments/batching.lua"), "--", *options]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+with tempfile.TemporaryDirectory() as folder:
+    r = run(folder, "--rates", "200", "--requests", "20", "--delay-us", "500", "--window-ms", "5")
+    print(r.stdout, r.stderr)
+    check("it ends well and says nothing on stderr", r.returncode == 0 and r.stderr == "")
+    if r.returncode:
+        sys.exit(1)
+    for name in NAMES:
+        check(f"it has a row of {name}", re.search(rf"^ *200  {name} ", r.stdout, re.M))
+    check("it says what was found, with an interval", len(re.findall(r"95% interval", r.stdout)) == 2)
+    db = sqlite3.connect(pathlib.Path(folder) / "results/batching.db")
+
+    def of(name, query):
+        return db.execute(query.replace(":run", "(select id from run where label = ? || ' at 200/s')"), (name,)).fetchone()[0]
+
+    check("as many tokens from each", len({of(n, "select sum(output_tokens) from request where run_id = :run") for n in NAMES}) == 1)
+    check("one at a time", of("single", "select max(requests) from step where run_id = :run") == 1)
+    check("static computes padding", of("static", "select sum(padding_tokens) from step where run_id = :run") > 0)
+    for name in "single", "continuous", "prefill_first", "chunked":
+        check(f"{name} computes none", of(name, "select sum(padding_tokens) from step where run_id = :run") == 0)
+    check("dynamic computes less than static", of("dynamic", "select sum(padding_tokens) from step where run_id = :run")
+          < of("static", "select sum(padding_tokens) from step where run_id = :run"))
+    check("prefill_first never mixes", of("prefill_first", """select count(*) from step where run_id = :run
+          and prefill_tokens > 0 and decode_tokens > 0""") == 0)
+    check("chunked mixes, within its budget", of("chunked", """select count(*) from step where run_id = :run
+          and prefill_tokens > 0 and decode_tokens > 0""") > 0
+          and of("chunked", "select max(prefill_tokens + decode_tokens) from step where run_id = :run") <= 64)
+    db.close()
+    r = run(folder, "--rates", "fast")
+    check("a rate that is none is one sentence", r.returncode == 1 and "is no rate" in r.stderr and r.stderr.count("\n") == 1)
+sys.exit(1 if failures else 0)
