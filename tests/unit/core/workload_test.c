@@ -128,12 +128,12 @@ static void mmpp_is_as_dispersed_as_the_closed_form_says(void **state)
     (void)state;
     struct workload_params p = params(WORKLOAD_MMPP, 20 * N);
     p.states = 2;
-    memcpy(p.rates, (double[]){ 3.2, 7 }, 2 * sizeof(double));
-    memcpy(p.stays_s, (double[]){ 40, 20 }, 2 * sizeof(double));
+    memcpy(p.rates, (double[]){ 3.8, 7 }, 2 * sizeof(double));
+    memcpy(p.stays_s, (double[]){ 80, 40 }, 2 * sizeof(double));
     double mean, cv, *list = gaps(p), expected = closed_form(p.rates, p.stays_s, 60);
     moments(list, p.requests, &mean, &cv);
-    near(mean * (3.2 * 40 + 7 * 20) / 60, 1, 0.02, "mean rate");
-    near(cv, 1.09, 0.04, "CV of the gaps");
+    near(mean * (3.8 * 80 + 7 * 40) / 120, 1, 0.02, "mean rate");
+    near(cv, 1.09, 0.02, "CV of the gaps");
     near(expected, 16, 0.1, "index of dispersion, closed form");
     near(dispersion(list, p.requests, 60) / expected, 1, 0.08, "index of dispersion, counted");
     free(list);
