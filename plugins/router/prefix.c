@@ -8,7 +8,9 @@
  * ready and not too loaded gets it: a replica takes no more than `bound` × the mean load, rounded
  * up, so that a popular prefix overflows onto a second replica and not onto everybody. Mirrokni,
  * Thorup and Zadimoghaddam (2018) go to the next one on a ring, which then is the one that overflows
- * next; an independent probe for each k (Chen, Coleman, Shrivastava 2021) has no such cascades.
+ * next; an independent probe for each k (Chen, Coleman, Shrivastava 2021) has no such cascades. A
+ * key so popular that PROBES of them are full goes on from the last one's neighbour to neighbour,
+ * of which a share of 1 − 1 / bound has room.
  *
  *     key ─▶ k = 0: replica 17   too loaded
  *            k = 1: replica 4    not ready
@@ -22,7 +24,7 @@
 #include "routing/routing.h"
 
 enum { OPT_PREFIX_TOKENS, OPT_BOUND, OPT_COUNT };
-enum { LOOKS = 4, PROBES = 64 };
+enum { LOOKS = 4, PROBES = 32 };
 
 static const struct lathe_option options[OPT_COUNT] = {
     { "prefix_tokens", LATHE_OPTION_INTEGER, "256", 1, 1 << 20, "tokens", NULL,
@@ -138,12 +140,12 @@ static int route(void *self, const struct lathe_request *req, const struct lathe
                  uint32_t *choice, struct lathe_error *err)
 {
     struct prefix *p = self;
-    uint32_t best = ROUTING_NONE;
+    uint32_t best = ROUTING_NONE, at = 0;
     count = count < p->capacity ? count : p->capacity;
     look_around(p, replicas, count);
     uint64_t key = key_of(p, req), most = most_requests(p);
-    for (uint64_t k = 0; count > 0 && k < PROBES; k++) {
-        uint32_t at = jump(routing_hash(key + k * 0x9E3779B97F4A7C15u), count);
+    for (uint64_t k = 0; count > 0 && k < (uint64_t)PROBES + count; k++) {
+        at = k < PROBES ? jump(routing_hash(key + k * 0x9E3779B97F4A7C15u), count) : at + 1 < count ? at + 1 : 0;
         look(p, replicas, at);
         if (!replicas[at].ready)
             continue;
@@ -154,8 +156,6 @@ static int route(void *self, const struct lathe_request *req, const struct lathe
             break;
         }
     }
-    if (best == ROUTING_NONE) /* hardly anybody is ready */
-        best = routing_next_ready(replicas, count, count ? jump(key, count) : 0);
     if (best == ROUTING_NONE)
         return routing_none_ready("prefix", req, count, err);
     note(p, best, routing_requests(&replicas[best]) + 1, 1);

@@ -51,7 +51,7 @@ static void no_replica_has_more_than_the_bound(void **state)
 {
     (void)state;
     struct fleet *f = opened(100, "1.25");
-    uint32_t present = 0;
+    uint32_t present = 0, draws = 0;
     for (uint32_t i = 0; i < 60000; i++) {
         /* Half of all prompts begin alike: without the bound one replica had half of the load. */
         int32_t group = fleet_unit(3, i) < 0.5 ? 0 : (int32_t)(fleet_unit(4, i) * 1000) + 1;
@@ -60,7 +60,7 @@ static void no_replica_has_more_than_the_bound(void **state)
         assert_true(f->r[at].waiting <= ceil(1.25 * present / 100) + 1); /* one: the mean is a few requests old */
         for (; present > 800; present--) {
             do
-                at = (uint32_t)(fleet_unit(5, (uint32_t)(f->id * 1000 + at)) * 100);
+                at = (uint32_t)(fleet_unit(5, draws++) * 100);
             while (f->r[at].waiting == 0);
             fleet_end(f, at);
         }
