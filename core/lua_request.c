@@ -110,6 +110,12 @@ static void read_prompt(lua_State *L, int request, int job_index, const struct r
         read_messages(L, job_index, job, what, submit);
     }
     lua_pop(L, 1);
+    if (job->clock_kind == CLOCK_KIND_VIRTUAL) { /* a length is all that a simulation needs */
+        submit->token_count = given && submit->tokens ? submit->token_count : 0;
+        lua_Integer length = lua_field_integer(L, request, what, "prompt_tokens", 1, 1 << 24, 0);
+        if (length)
+            given++, submit->token_count = (uint64_t)length;
+    }
     if (given != 1)
         lua_fail(L, "%s: give one of prompt (text), tokens (ids) and messages (a chat), not %s", what,
                  given ? "several" : "none");
@@ -243,9 +249,19 @@ void lua_check_workload(lua_State *L, int index, int job_index, struct run_job *
 {
     char text[128];
     index = lua_absindex(L, index);
+    const int top = lua_gettop(L);
     if (!lua_istable(L, index))
         lua_fail(L, "lathe.run: \"workload\" should be an array of requests, or what a lathe.workload function makes, "
                     "not %s", lua_describe(L, index, text, sizeof text));
+    if (job->clock_kind == CLOCK_KIND_VIRTUAL && lua_getfield(L, index, "draw") == LUA_TUSERDATA) {
+        lua_check_fields(L, index, "lathe.run: workload", workload_fields, 0);
+        job->workload = lua_check_drawn(L, -1, "lathe.run: workload"); /* the description holds it until the run is over */
+        job->concurrency = (uint32_t)lua_field_integer(L, index, "lathe.run: workload", "concurrency", 0, 1 << 20, 0);
+        job->think_ns = lua_field_seconds(L, index, "lathe.run: workload", "think", 0);
+        lua_pop(L, 1);
+        return;
+    }
+    lua_settop(L, top);
     if (lua_getfield(L, index, "requests") != LUA_TNIL) {
         lua_check_fields(L, index, "lathe.run: workload", workload_fields, 0);
         if (!lua_istable(L, -1))

@@ -118,7 +118,7 @@ void simulate_ended(void *simulation, const struct engine_ended *ended)
     s->figures->failed += ended->finish_reason == LATHE_FINISH_ERROR;
     if (ended->finish_reason != LATHE_FINISH_ERROR && r->output_tokens > 0 && r->id > s->params->warmup_requests)
         figures_count(s->figures, r, ended->finish_ns);
-    if (s->params->requests) {
+    if (!s->params->workload) {
         struct planned_request *planned = &s->params->requests[ended->tag];
         planned->id = ended->id;
         planned->replica = ended->replica;
@@ -187,7 +187,7 @@ static int submit(struct simulation *s, const struct engine_submit *request, siz
     if (status != LATHE_OK) {
         s->figures->refused++;
         count_out(s, request->planned_ns, now);
-        if (s->params->requests) {
+        if (!s->params->workload) {
             struct planned_request *planned = &s->params->requests[number];
             planned->finish_reason = LATHE_FINISH_ERROR;
             snprintf(planned->error, sizeof planned->error, "%.*s", (int)sizeof planned->error - 1, err->message);
@@ -363,7 +363,7 @@ static int tell(struct simulation *s, bool last)
     if (!last && now < s->look_at_ns)
         return 0;
     s->look_at_ns = now + (p->progress_interval_ns ? p->progress_interval_ns : 100000000);
-    struct drive_progress progress = { .now_ns = clock_now(s->clock), .finished = s->ended, .total = s->total,
+    struct drive_progress progress = { .now_ns = clock_now(s->clock), .machine_ns = now, .finished = s->ended, .total = s->total,
                                        .output_tokens = s->figures->output_tokens, .steps = s->figures->steps,
                                        .waiting = (uint32_t)s->held_count, .running = (uint32_t)(s->in_system - s->held_count) };
     return p->progress(p->user, &progress);
