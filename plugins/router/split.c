@@ -86,14 +86,14 @@ static int read_weights(struct split *s, const char *text, struct lathe_error *e
         int good = *at >= '0' && *at <= '9' && *end == ':' && number < UINT32_MAX;
         double weight = good ? strtod(at = end + 1, &end) : -1;
         if (!good || end == at || (*end && *end != ',') || !(weight >= 0 && weight <= 1e9))
-            return lathe_fail(err, LATHE_EINVAL, "router split: weights should be like \"0:9,1:1\", numbers of 0 to 1e9, not \"%.60s\"",
+            return lathe_fail(err, LATHE_EINVAL, "weights should be like \"0:9,1:1\", numbers of 0 to 1e9, not \"%.60s\"",
                               text);
         s->wishes[s->wish_count++] = (struct wish){ (uint32_t)number, weight };
         sum += weight;
         at = end;
     }
     if (!(sum > 0))
-        return lathe_fail(err, LATHE_EINVAL, "router split: one of the weights \"%.60s\" should be more than 0", text);
+        return lathe_fail(err, LATHE_EINVAL, "one of the weights \"%.60s\" should be more than 0", text);
     return LATHE_OK;
 }
 
