@@ -73,7 +73,9 @@ static int route(void *self, const struct lathe_request *req, const struct lathe
         uint32_t at = best;
         for (int tries = 0; tries < ROUTING_TRIES && is_among(seen, i, at); tries++)
             at = routing_draw_ready(&draws, replicas, count);
-        seen[i] = at; /* seen before after all: too few are ready, and comparing it again is harmless */
+        if (is_among(seen, i, at))
+            break; /* hardly more than those are ready */
+        seen[i] = at;
         if (routing_less(p->load, &replicas[at], &replicas[best]))
             best = at;
     }

@@ -35,6 +35,30 @@ t.near(of.p2c / 1.947, 1, 0.05, "p2c at 0.8: the supermarket model") -- Σ 0.8^(
 t.near(of.random / 5, 1, 0.2, "random at 0.8: 1 / (1 − 0.8)") -- less, since it began empty
 t.near(fleet(100, { "p2c", d = 3 }, load).response.mean / 1.581, 1, 0.05, "three choices") -- Σ 0.8^((3^i − 3) / 2)
 
+-- A session's turns begin alike, so they stay together; a tenant stays on its side, and gets it by weight.
+local function replicas_of(column, router, w)
+  local run = lathe.fleet { model = model, router = router, replicas = 4, workload = w, clock = "virtual", seed = 3 }
+  return run:query(("select count(distinct replica) as replicas, min(replica) as first, count(*) as n from request where run_id = :run group by %s")
+    :format(column))
+end
+local chats = workload.sessions { rate = 2, sessions = 30, turns = 4, think = 5, system = 20, prompt = workload.uniform { from = 8, to = 20 },
+                                  output = 5 }
+for _, row in ipairs(replicas_of("session", { "prefix", prefix_tokens = 28, bound = 100 }, chats)) do t.equal(row.replicas, 1, "replicas of a session") end
+local spread = 0
+for _, row in ipairs(replicas_of("session", "random", chats)) do spread = spread + row.replicas end
+t.truth(spread > 60, "drawn, a session is all over the place")
+local tenants = {}
+for i = 1, 40 do tenants[i] = { tenant = "t" .. i } end
+local rows = replicas_of("tenant", { "split", weights = "0:3,1:1", sticky = "tenant" },
+  workload.poisson { rate = 20, requests = 2000, prompt = 4, output = 2, classes = tenants })
+local on_first = 0
+t.equal(#rows, 40)
+for _, row in ipairs(rows) do
+  t.equal(row.replicas, 1, "replicas of a tenant")
+  on_first = on_first + (row.first == 0 and 1 or 0)
+end
+t.near(on_first / 40, 0.75, 0.2, "tenants on the first side")
+
 -- fleet says what is wrong at the script's line.
 t.fails(function() lathe.fleet { model = model, workload = load } end, "\"replicas\"")
 t.fails(function() lathe.fleet { model = model, workload = load, replicas = 0 } end, "\"replicas\" is 0")
