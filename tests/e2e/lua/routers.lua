@@ -66,3 +66,4 @@ t.fails(function() lathe.fleet { model = model, workload = load, replicas = 2, w
 t.fails(function() lathe.fleet(7) end, "lathe.fleet: takes a table")
 t.fails(function() lathe.fleet { model = model, workload = load, replicas = 2, router = { "split", weights = "0" }, clock = "virtual" } end,
         "weights should be like \"0:9,1:1\"")
+t.fails(function() lathe.run { model = model, clock = "virtual", workload = { { prompt = "x", weight = 0 } } } end, "\"weight\" is 0")
