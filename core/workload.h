@@ -84,8 +84,8 @@ struct workload_params {
     double every_s;
     const struct workload_trace_row *rows; /* ascending by at_s; copied */
     size_t row_count;
-    double speed;                /* a trace's; 0: 1. Read again from the start (its span later) while
-                                    more requests are wanted */
+    double speed;                /* a trace's; 0: 1. Read again from the start (its span and a mean
+                                    gap later) while more requests are wanted */
     const struct workload_class *classes;
     size_t class_count;          /* ≥ 1 */
 };

@@ -3,6 +3,7 @@
 --
 --   lathe.model { "llama", path = "smollm2-135m" }   weights and tokenizer, loaded once
 --   lathe.run { model = …, scheduler = "sjf", workload = …, seed = 1 }   one run, and a handle to ask
+--   lathe.fleet { replicas = 8, router = "p2c", … }  the same with so many replicas of the model behind a router
 --   lathe.engine { model = …, bus = "shm" }          an engine that the script drives itself: post, await, scale, health, call
 --   lathe.bus "async"                                a bus by itself, to be measured
 --   lathe.sql "results/x.db"                         a database, read only
@@ -12,6 +13,7 @@
 --   lathe.json.encode(value), lathe.json.decode(text)
 --
 -- The rest is in lathe.workload, lathe.stats, lathe.swift.
+local check   = require "lathe.check"
 local core    = require "lathe.core"
 local passage = require "lathe.passage"
 
@@ -65,6 +67,23 @@ end
 function lathe.run(description)
   if type(description) == "table" then description = with_prompts(description) end
   return core.run(description)
+end
+
+-- A run with `replicas` of the model behind `router`: what lathe.run { workers = { model = n } } does.
+function lathe.fleet(description)
+  local what <const> = "lathe.fleet"
+  if type(description) ~= "table" then
+    core.fail(("%s: takes a table { replicas = n, model = …, workload = … }, not %s"):format(what, check.shown(description)))
+  end
+  local run, workers = {}, {}
+  for k, v in pairs(description) do run[k] = v end
+  if type(run.workers) == "table" then
+    for k, v in pairs(run.workers) do workers[k] = v end
+  end
+  if workers.model ~= nil then core.fail(what .. ": give \"replicas\" alone, workers = { model = … } says the same") end
+  workers.model = check.integer(what, run, "replicas", 1, 1 << 16)
+  run.workers, run.replicas = workers, nil
+  return lathe.run(run)
 end
 
 return lathe

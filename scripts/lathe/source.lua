@@ -195,7 +195,7 @@ function source.build(what, t, arrivals, parameters, extra)
   local classes, drawable = classes_of(what, t, each), next(rest) == nil
   for _, c in ipairs(classes) do drawable = drawable and lengths.is(c.prompt) and c.output ~= nil end
   local texts = not t.classes and type(t.prompt) == "table" and not lengths.is(t.prompt) and #t.prompt or nil
-  local count = check.integer(what, t, "requests", 1, drawable and MOST_DRAWN or MOST_TABLES, arrivals.requests or texts)
+  local count = check.integer(what, t, "requests", 1, drawable and MOST_DRAWN or MOST_TABLES, texts)
   local seeds = source.seeds(what, t)
 
   local description = { what = what, requests = count, seeds = seeds, classes = drawn_classes(what, classes) }

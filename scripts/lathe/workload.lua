@@ -27,10 +27,11 @@ local check    = require "lathe.check"
 local core     = require "lathe.core"
 local lengths  = require "lathe.lengths"
 local source   = require "lathe.source"
+local sessions = require "lathe.sessions"
 
 local workload = {
   fixed = lengths.fixed, uniform = lengths.uniform, lognormal = lengths.lognormal,
-  exponential = lengths.exponential, empirical = lengths.empirical,
+  exponential = lengths.exponential, empirical = lengths.empirical, sessions = sessions,
 }
 
 -- ── files ──────────────────────────────────────────────────────────────────────────────

@@ -22,6 +22,8 @@ struct fixture_params {
     const char *scheduler, *batching, *bus; /* NULL: fcfs, continuous, direct */
     struct option_setting model[FIXTURE_OPTIONS], kvcache[FIXTURE_OPTIONS];
     struct engine_params engine;      /* parts and clock are filled in */
+    void (*ended)(void *user, const struct engine_ended *ended); /* told of ends; may be NULL */
+    void *user;
 };
 
 struct fixture {
@@ -62,7 +64,7 @@ static inline void fixture_open(struct fixture *f, struct fixture_params p)
     clock_start(&f->clock, CLOCK_KIND_REAL);
     p.engine.parts = f->parts;
     p.engine.clock = &f->clock;
-    struct deployment_params deployment = { .engine = p.engine };
+    struct deployment_params deployment = { .engine = p.engine, .ended = p.ended, .user = p.user };
     if (deployment_open(&deployment, &f->deployment, &err) != LATHE_OK)
         fail_msg("%s", err.message);
     f->engine = deployment_engine(f->deployment, 0);

@@ -1,0 +1,1 @@
+add_dependencies(${target} plugin_router_least_loaded)
