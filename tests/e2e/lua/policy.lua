@@ -39,8 +39,8 @@ t.truth(calls >= 4, "a call for each request")
 
 -- an error ends the run, or the request that it met, with its file and line
 local function refused(text, ...)
-  local ok, message = pcall(order, lathe.policy { text = text })
-  if ok then message = lathe.sql("results/policy.db"):query "select error from request order by run_id desc limit 1"[1].error end
+  local ok, message, r = pcall(order, lathe.policy { text = text })
+  if ok then message = r:outputs()[1].error end
   for _, part in ipairs { ... } do
     t.truth(tostring(message):find(part, 1, true), ("%q in: %s"):format(part, message))
   end
