@@ -89,9 +89,10 @@ static int charged(lua_State *L)
         return luaL_error(L, "a table with a metatable, where a policy must give a plain one");
     if (lua_type(L, 1) == LUA_TSTRING || lua_type(L, 1) == LUA_TTABLE)
         size = lua_rawlen(L, 1);
-    if (repeats && lua_isinteger(L, 2) && lua_tointeger(L, 2) > 0) {
+    lua_Integer times = repeats ? lua_tointeger(L, 2) : 0; /* of 1e10 and "1e10", too */
+    if (times > 0) {
         uint64_t each = size + (lua_type(L, 3) == LUA_TSTRING ? lua_rawlen(L, 3) : 0) + 1;
-        if (__builtin_mul_overflow(each, (uint64_t)lua_tointeger(L, 2), &size))
+        if (__builtin_mul_overflow(each, (uint64_t)times, &size))
             size = UINT64_MAX;
     }
     charge(sandbox_of(L), size / 8);

@@ -39,9 +39,11 @@ static inline int scheduler_open(struct scheduler *s, const char *name, const ch
         for (const char *const *set = settings; set && *set; set += 2)
             text = strcmp(set[0], o->name) ? text : set[1];
         values[i] = (struct lathe_option_value){ .type = o->type, .text = text };
-        if (o->type == LATHE_OPTION_CHOICE) /* defaults only: the first of the choices */
-            values[i].integer = 0;
-        else if (o->type == LATHE_OPTION_BOOLEAN)
+        if (o->type == LATHE_OPTION_CHOICE) { /* "a|b|c": how many bars stand before it */
+            const char *at = strstr(o->choices, text);
+            for (const char *c = o->choices; c < at; c++)
+                values[i].integer += *c == '|';
+        } else if (o->type == LATHE_OPTION_BOOLEAN)
             values[i].integer = !strcmp(text, "true");
         else if (o->type == LATHE_OPTION_INTEGER || o->type == LATHE_OPTION_NUMBER) {
             values[i].number = strtod(text, NULL);
