@@ -81,7 +81,7 @@ static int admit_body(lua_State *L)
 int calls_admit(struct lua_scheduler *s, struct seat *seat, struct lathe_error *err)
 {
     struct call c = { .s = s, .seat = seat };
-    return sandbox_call(&s->sandbox, admit_body, &c, "admit", err);
+    return sandbox_call(&s->sandbox, admit_body, &c, has(s, POLICY_ADMIT) ? "admit" : "key", err);
 }
 
 static int keys_body(lua_State *L)

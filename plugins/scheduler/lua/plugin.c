@@ -31,7 +31,7 @@ static const struct lathe_option options[OPT_COUNT] = {
       "What the policy finds in its table `options`: a=1;b=x, separated by commas or semicolons." },
     { "memory_mb", LATHE_OPTION_NUMBER, "4", 0.001, 1024, "MB", NULL,
       "What the policy may hold; set aside when the scheduler is made." },
-    { "instructions", LATHE_OPTION_INTEGER, "1000000", 1000, 1e12, "instructions", NULL,
+    { "instructions", LATHE_OPTION_INTEGER, "10000000", 1000, 1e12, "instructions", NULL,
       "What one call of the policy may take; one that takes more is ended with an error." },
 };
 

@@ -178,6 +178,7 @@ static void sjf_with_an_option_is_sjf_with_it(void **state)
 /* The other way to write it: the whole ranking, and the victim, in Lua. */
 static void a_whole_ranking_is_the_same_as_a_key(void **state)
 {
+    drive("sjf", NULL, (const char *const[]){ "file", POLICIES "sjf_rank.lua", NULL }, 6);
     static const char text[] =
         "local function before(a, b) if a.planned ~= b.planned then return a.planned < b.planned end return a.id < b.id end\n"
         "return {\n"
