@@ -57,6 +57,12 @@ int calls_rank(struct lua_scheduler *s, const struct lathe_step_view *view, stru
 int calls_victim(struct lua_scheduler *s, const struct lathe_step_view *view, const struct lathe_request *needy,
                  const struct lathe_request **victim, struct lathe_error *err);
 
+/* Inside a protected call: a function of the policy, the object of a seat's request, an error
+ * that opens with where the function was written. */
+void calls_push_function(lua_State *L, const struct lua_scheduler *s, int function);
+void calls_push_seat(lua_State *L, const struct lua_scheduler *s, const struct seat *seat);
+__attribute__((noreturn)) void calls_blame(lua_State *L, const struct lua_scheduler *s, int function, const char *why);
+
 int calls_progress(struct lua_scheduler *s, struct seat *seat, uint32_t tokens, struct lathe_error *err);
 int calls_retire(struct lua_scheduler *s, struct seat *seat, struct lathe_error *err);
 

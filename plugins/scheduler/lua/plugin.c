@@ -169,10 +169,13 @@ static void sort(struct lua_scheduler *s)
 
 static int rank_by_keys(struct lua_scheduler *s, struct lathe_ranking *ranking, struct lathe_error *err)
 {
-    bool stale = s->policy.dynamic == DYNAMIC_STEP;
-    for (uint32_t i = 0; i < s->count; i++)
-        stale |= s->line[i]->stale |= s->policy.dynamic == DYNAMIC_STEP;
-    int status = stale && s->count ? calls_keys(s, err) : LATHE_OK;
+    bool stale = false;
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct seat *seat = s->line[i];
+        seat->stale = seat->stale || s->policy.dynamic == DYNAMIC_STEP;
+        stale = stale || seat->stale;
+    }
+    int status = stale ? calls_keys(s, err) : LATHE_OK;
     if (status != LATHE_OK)
         return status;
     sort(s);
@@ -203,8 +206,7 @@ static int rank(void *self, const struct lathe_step_view *view, struct lathe_ran
         return lathe_fail(err, s->broken.code, "%s", s->broken.message);
     int status = s->policy.functions[POLICY_RANK] != LUA_NOREF ? calls_rank(s, view, ranking, err)
                                                                : rank_by_keys(s, ranking, err);
-    if (s->sandbox.calls)
-        sandbox_collect(&s->sandbox);
+    sandbox_collect(&s->sandbox);
     record(s);
     return status;
 }

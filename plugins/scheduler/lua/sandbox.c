@@ -3,14 +3,12 @@
 #include "sandbox.h"
 
 #include <stdarg.h>
-#include <stdbool.h>
-#include <string.h>
 
-#include <lualib.h>
+#include "library.h"
 
 enum {
-    GRAIN = 128,           /* instructions between two looks of the hook */
-    BYTES_A_INSTRUCTION = 64, /* of memory that is copied or filled */
+    GRAIN = 128,                  /* instructions between two looks of the hook */
+    BYTES_A_INSTRUCTION = 64,     /* of memory that is copied or filled */
     SMALLEST_LARGEST = 64 * 1024, /* a block may be this large whatever the region */
 };
 
@@ -51,12 +49,22 @@ static void count_hook(lua_State *L, lua_Debug *frame)
 
 static void charge(struct sandbox *s, uint64_t instructions)
 {
-    s->left = instructions > (uint64_t)INT64_MAX / 2 ? -1 : s->left - (int64_t)instructions;
-    if (s->left < 0 && !s->spent) {
+    if (s->spent)
+        return;
+    s->left = instructions > (uint64_t)INT64_MAX ? -1 : s->left - (int64_t)instructions;
+    if (s->left < 0) {
         s->spent = 1;
         if (s->L)
             lua_sethook(s->L, count_hook, LUA_MASKCOUNT, 1);
     }
+}
+
+void sandbox_charge(lua_State *L, uint64_t instructions)
+{
+    struct sandbox *s = sandbox_of(L);
+    charge(s, instructions);
+    if (s->spent)
+        raise_spent(L);
 }
 
 /* A full region makes Lua collect everything, which takes time by what is in it. */
@@ -70,162 +78,12 @@ static void *allocate(void *user, void *memory, size_t before, size_t bytes)
         charge(s, bytes / BYTES_A_INSTRUCTION);
         if (s->spent || bytes > largest)
             return NULL;
+        s->made += bytes - before;
     }
     void *result = pool_resize(&s->pool, memory, before, bytes);
     if (!result && bytes)
         charge(s, s->pool.used / BYTES_A_INSTRUCTION);
     return result;
-}
-
-/* ── what a policy finds ─────────────────────────────────────────────────────────── */
-
-/* Before the library's own function, in its place: string and table functions cost by the size of
- * what they are given. Tables with a metatable may claim any length, so they are refused. */
-static int charged(lua_State *L)
-{
-    bool repeats = lua_toboolean(L, lua_upvalueindex(2));
-    uint64_t size = 0;
-    if (lua_type(L, 1) == LUA_TTABLE && lua_getmetatable(L, 1))
-        return luaL_error(L, "a table with a metatable, where a policy must give a plain one");
-    if (lua_type(L, 1) == LUA_TSTRING || lua_type(L, 1) == LUA_TTABLE)
-        size = lua_rawlen(L, 1);
-    lua_Integer times = repeats ? lua_tointeger(L, 2) : 0; /* of 1e10 and "1e10", too */
-    if (times > 0) {
-        uint64_t each = size + (lua_type(L, 3) == LUA_TSTRING ? lua_rawlen(L, 3) : 0) + 1;
-        if (__builtin_mul_overflow(each, (uint64_t)times, &size))
-            size = UINT64_MAX;
-    }
-    charge(sandbox_of(L), size / 8);
-    if (sandbox_of(L)->spent)
-        raise_spent(L);
-    return lua_tocfunction(L, lua_upvalueindex(1))(L);
-}
-
-/* setmetatable without what would run or linger where no hook looks. */
-static int plain_setmetatable(lua_State *L)
-{
-    static const char *const refused[] = { "__gc", "__mode" };
-    if (lua_type(L, 2) == LUA_TTABLE) {
-        for (int i = 0; i < 2; i++) {
-            lua_pushstring(L, refused[i]);
-            if (lua_rawget(L, 2) != LUA_TNIL)
-                return luaL_error(L, "a policy's metatable can't have %s", refused[i]);
-            lua_pop(L, 1);
-        }
-    }
-    return lua_tocfunction(L, lua_upvalueindex(1))(L);
-}
-
-static int absent_name(lua_State *L)
-{
-    const char *of = lua_tostring(L, lua_upvalueindex(1));
-    return luaL_error(L, "a policy has no %s%s%s", of, lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : luaL_typename(L, 2),
-                      *of ? "" : ": is it spelled right, and declared with \"local\" above?");
-}
-
-static int undeclared_write(lua_State *L)
-{
-    return luaL_error(L, "assignment to the undeclared global %s: write \"local\" in front",
-                      lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : luaL_typename(L, 2));
-}
-
-/* Reading a name that the table on top hasn't got is an error that says so. */
-static void make_strict(lua_State *L, const char *prefix)
-{
-    lua_createtable(L, 0, 3);
-    lua_pushstring(L, prefix);
-    lua_pushcclosure(L, absent_name, 1);
-    lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, undeclared_write);
-    lua_setfield(L, -2, "__newindex");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
-    lua_setmetatable(L, -2);
-}
-
-/* In the table on top. */
-static void remove_names(lua_State *L, const char *const *names)
-{
-    for (; *names; names++) {
-        lua_pushnil(L);
-        lua_setfield(L, -2, *names);
-    }
-}
-
-static void wrap(lua_State *L, const char *name, lua_CFunction with)
-{
-    lua_getfield(L, -1, name);
-    lua_pushboolean(L, !strcmp(name, "rep"));
-    lua_pushcclosure(L, with, 2);
-    lua_setfield(L, -2, name);
-}
-
-static void open_base(lua_State *L)
-{
-    static const char *const removed[] = { "collectgarbage", "dofile", "load", "loadfile", "print", "warn", "xpcall", NULL };
-    luaL_requiref(L, LUA_GNAME, luaopen_base, 1);
-    remove_names(L, removed);
-    wrap(L, "setmetatable", plain_setmetatable);
-    wrap(L, "tonumber", charged);
-    lua_pop(L, 1);
-}
-
-static void open_string(lua_State *L)
-{
-    static const char *const removed[] = { "dump", "find", "gmatch", "gsub", "match", NULL };
-    static const char *const kept[] = { "byte", "char", "format", "len", "lower", "pack", "packsize", "rep", "reverse", "sub",
-                                        "unpack", "upper", NULL };
-    luaL_requiref(L, LUA_STRLIBNAME, luaopen_string, 1);
-    remove_names(L, removed);
-    for (const char *const *name = kept; *name; name++)
-        wrap(L, *name, charged);
-    make_strict(L, "string.");
-    lua_pop(L, 1);
-}
-
-static void open_table(lua_State *L)
-{
-    static const char *const removed[] = { "move", NULL }; /* its range is free, and C walks it */
-    static const char *const kept[] = { "concat", "insert", "remove", "sort", "unpack", NULL };
-    luaL_requiref(L, LUA_TABLIBNAME, luaopen_table, 1);
-    remove_names(L, removed);
-    for (const char *const *name = kept; *name; name++)
-        wrap(L, *name, charged);
-    make_strict(L, "table.");
-    lua_pop(L, 1);
-}
-
-static const char randomseed_key; /* its address names the registry slot */
-
-static void open_math(lua_State *L)
-{
-    static const char *const removed[] = { "randomseed", NULL };
-    luaL_requiref(L, LUA_MATHLIBNAME, luaopen_math, 1);
-    lua_getfield(L, -1, "randomseed");
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &randomseed_key);
-    remove_names(L, removed);
-    make_strict(L, "math.");
-    lua_pop(L, 1);
-}
-
-static int open_all(lua_State *L)
-{
-    open_base(L);
-    open_string(L);
-    open_table(L);
-    open_math(L);
-    lua_pushglobaltable(L);
-    make_strict(L, "");
-    return 0;
-}
-
-static int seed_random(lua_State *L)
-{
-    uint64_t seed = *(const uint64_t *)lua_touserdata(L, 1);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &randomseed_key);
-    lua_pushinteger(L, (lua_Integer)seed);
-    lua_call(L, 1, 0);
-    return 0;
 }
 
 /* ── calls ───────────────────────────────────────────────────────────────────────── */
@@ -290,14 +148,19 @@ int sandbox_call(struct sandbox *s, lua_CFunction f, void *argument, const char 
     return status;
 }
 
+/* From Lua 5.4.5 on, a stopped collector forgets its debt each 2000 bytes: so what was made is
+ * counted here. */
 void sandbox_collect(struct sandbox *s)
 {
-    lua_gc(s->L, LUA_GCSTEP, 1);
+    if (s->made == 0)
+        return;
+    lua_gc(s->L, LUA_GCSTEP, (int)(s->made / 1024) + 2);
+    s->made = 0;
 }
 
 int sandbox_seed(struct sandbox *s, uint64_t seed, struct lathe_error *err)
 {
-    return sandbox_call(s, seed_random, &seed, "seeding", err);
+    return sandbox_call(s, library_seed, &seed, "seeding", err);
 }
 
 int sandbox_open(struct sandbox *s, const struct lathe_host *host, double memory_mb, int64_t instructions,
@@ -315,7 +178,7 @@ int sandbox_open(struct sandbox *s, const struct lathe_host *host, double memory
     *(struct sandbox **)lua_getextraspace(s->L) = s;
     lua_gc(s->L, LUA_GCSTOP);
     lua_sethook(s->L, count_hook, LUA_MASKCOUNT, GRAIN);
-    return sandbox_call(s, open_all, NULL, "opening the state", err);
+    return sandbox_call(s, library_open, NULL, "opening the state", err);
 }
 
 void sandbox_close(struct sandbox *s)

@@ -36,6 +36,7 @@ struct sandbox {
     int64_t left;                 /* of the call that runs */
     int spent;                    /* it has none left */
     char where[LUA_IDSIZE + 16];  /* "file.lua:3", once it is spent */
+    size_t made;                  /* bytes, since the last collection */
     uint64_t instructions, calls; /* since the last look: figures */
 };
 
@@ -52,9 +53,12 @@ int sandbox_seed(struct sandbox *s, uint64_t seed, struct lathe_error *err);
  * one; `what` names the call where there is none. [main or engine] */
 int sandbox_call(struct sandbox *s, lua_CFunction f, void *argument, const char *what, struct lathe_error *err);
 
-/* A little of the garbage is collected: as much as was made since. Nothing else collects, unless
- * the region is full. [engine] */
+/* A step of the collector, as long as what was made since the last one is large. Nothing else
+ * collects, unless the region is full. [engine] */
 void sandbox_collect(struct sandbox *s);
+
+/* Work within one instruction, in instructions; raises when there are none left. */
+void sandbox_charge(lua_State *L, uint64_t instructions);
 
 /* Raises an error that opens with where the function on top of the stack was written. */
 __attribute__((noreturn, format(printf, 2, 3))) void sandbox_blame(lua_State *L, const char *format, ...);
