@@ -7,6 +7,7 @@
 --   lathe.engine { model = …, bus = "shm" }          an engine that the script drives itself: post, await, scale, health, call
 --   lathe.bus "async"                                a bus by itself, to be measured
 --   lathe.sql "results/x.db"                         a database, read only
+--   lathe.policy "mine.lua"                          a scheduler written in Lua: scheduler = lathe.policy "mine.lua"
 --   lathe.options { rate = { default = 2, help = "…" } }   what `-- --rate 3` may change
 --   lathe.product { a = { 1, 2 }, b = { "x", "y" } } every combination
 --   lathe.print(rows)                                a table with aligned columns
@@ -29,6 +30,7 @@ local lathe = {
   json    = { encode = core.json_encode, decode = core.json_decode, null = core.null },
   product = require "lathe.product",
   print   = require "lathe.print",
+  policy  = require "lathe.policy",
   options = require "lathe.options",
 }
 

@@ -1,0 +1,8 @@
+-- First come, first served: the twin of plugins/scheduler/fcfs.c.
+-- SPDX-License-Identifier: MIT
+return {
+  name = "fcfs",
+  preemptive = true, -- the line is the order, whoever runs
+  promises = { "work_conserving", "no_starvation" },
+  key = function(r) return r.planned end, -- when it was to arrive, however late the driver was
+}

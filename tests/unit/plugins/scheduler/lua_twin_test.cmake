@@ -1,0 +1,1 @@
+add_dependencies(${target} plugin_scheduler_lua plugin_scheduler_fcfs plugin_scheduler_sjf)
