@@ -17,8 +17,8 @@ function resume.done(path, sweep)
   if not there(path) then return done end
   local db <close> = core.sql(path)
   if #db:query "select 1 from pragma_table_info('run') where name = 'key'" == 0 then return done end -- an older file
-  local rows = db:query("select key, max(id) as id from run where state = 'done' and key is not null and (?1 is null or sweep = ?1) group by key",
-                        sweep)
+  local rows = db:query([[select key, max(id) as id from run
+    where state = 'done' and key is not null and (?1 is null or sweep = ?1) group by key]], sweep)
   for _, row in ipairs(rows) do done[row.key] = row.id end
   return done
 end

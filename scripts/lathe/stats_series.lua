@@ -147,8 +147,8 @@ function series.settled(run)
   result.growth, result.grown = slope, slope * (last - begin)
   if slope - half > 0 and result.grown > math.max(2, 0.5 * mean_of(y, 1, STRETCHES)) then
     result.settled = false
-    result.warning = ("the queue never settled: it grew by %.2g requests a second to the end (%.0f%% busy); latencies say how long the run was, lower the rate"):format(
-      slope, 100 * result.utilisation)
+    result.warning = ("the queue never settled: it grew by %.2g requests a second to the end (%.0f%% busy); latencies say "
+      .. "how long the run was, so lower the rate"):format(slope, 100 * result.utilisation)
   end
   return result
 end

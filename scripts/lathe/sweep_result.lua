@@ -180,7 +180,9 @@ end
 -- Rows without printing: { point, n, base, mean, difference, low, high, percent, p, p_holm }.
 function Sweep:differences(metric)
   local sweep, rows, ps = self.sweep, {}, {}
-  if not sweep.baseline then core.fail("sweep:compare: the sweep has no baseline: give lathe.sweep { baseline = { scheduler = \"fcfs\" } }") end
+  if not sweep.baseline then
+    core.fail "sweep:compare: the sweep has no baseline: give lathe.sweep { baseline = { scheduler = \"fcfs\" } }"
+  end
   self:check_metric("sweep:compare", metric)
   for _, point in ipairs(sweep.points) do
     local base_key = baseline_of(sweep, point)
