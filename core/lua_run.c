@@ -187,7 +187,9 @@ static void read_identity(lua_State *L, const struct lua_lathe *lathe, struct lu
     info->commit_id = build_commit(&info->dirty);
     if (info->commit_id && !info->commit_id[0])
         info->commit_id = NULL;
-    lua_field_boolean(L, 1, what, "resume", false); /* the Lua library's to act on */
+    bool resume = lua_field_boolean(L, 1, what, "resume", false); /* lathe/init.lua acts on it */
+    if (resume && !own->job.count)
+        lua_fail(L, "%s: can't resume: what its requests will be, nobody knows yet", what);
     lua_database_path(lathe, lua_field_string(L, 1, what, "database", NULL), own->database, sizeof own->database);
     own->job.database = own->database;
 }

@@ -132,7 +132,7 @@ end
 
 local function fail(sweep, entry, message, id)
   entry.message, entry.id = tostring(message), nil
-  entry.failed_id = id or core.failed { database = sweep.database, sweep = sweep.name, seed = entry.seed,
+  entry.failed_id = id or core.failed { database = sweep.database, sweep = sweep.name, seed = entry.seed, label = entry.point.key,
                                         seed_index = entry.seed_index, factors = entry.point.factors, message = entry.message }
   entry.tries = (entry.tries or 0) + 1
   if entry.tries <= sweep.retries then

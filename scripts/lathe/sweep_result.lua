@@ -7,6 +7,7 @@
 --                       view sweep_point and `where sweep = :sweep`
 --   s:table { "ttft_p50_ms", "tokens_per_s" }   a row a point: mean ± half of a 95% interval (Student's t over seeds)
 --   s:compare "ttft_p50_ms"   against the baseline, paired over seeds: 95% intervals of the difference, p by Holm
+--   s:settled()         runs whose queue grew until the arrivals ended (stats.settled): printed, and as rows
 --   s:plot { x = "rate", y = "ttft_p50_ms", by = "scheduler", file = "x.svg" }   with gnuplot; bars are intervals
 --   s:export "x.csv"    a row a run: factors, then metrics
 --
@@ -226,6 +227,26 @@ function Sweep:compare(metric)
     print "no two seeds at any point have this figure: there is no interval to give"
   else
     print(("95%% intervals by Student's t, each for itself; p adjusted for %d comparisons (Holm), verdict at 5%%"):format(tested))
+  end
+  return rows
+end
+
+-- ── did queues settle? ────────────────────────────────────────────────────────────────
+
+function Sweep:settled()
+  local rows = {}
+  for _, row in ipairs(self.rows) do
+    local asked = { query = function(_, sql) return self.db:query(sql, { run = row.run }) end }
+    local answer = stats.settled(asked)
+    if answer.settled == false then
+      rows[#rows + 1] = { point = row.point, seed = row.seed, run = row.run, growth = answer.growth, utilisation = answer.utilisation }
+    end
+  end
+  if #rows == 0 then
+    print(("no queue of %d runs grew until the arrivals ended"):format(#self.rows))
+  else
+    print(("%d of %d runs never settled: their latencies say how long they were, so lower the rate there"):format(#rows, #self.rows))
+    print_points(self.sweep, rows, { "seed", "run", { "growth", "growth 1/s", "%.3g" }, { "utilisation", "busy", "%.2f" } })
   end
   return rows
 end

@@ -119,6 +119,10 @@ t.fails(function() s:table { "konwn" } end, "known")
 t.fails(function() sweep { baseline = false, metrics = {} } end, "baseline")
 t.fails(function() lathe.sweep { name = "x", grid = { a = 1 }, run = one, seeds = 1 } end, "run")
 
+local _, unsettled = quietly(s.settled, s)
+t.equal(#unsettled, 0)
+t.fails(function() lathe.engine { model = model, resume = true } end, "resume")
+
 -- files
 local path = s:export "x.csv"
 local lines = {}
