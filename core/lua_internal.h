@@ -131,6 +131,8 @@ int lua_run(lua_State *L);
  * index 2, which is what every pointer in it hangs on. */
 struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload);
 struct run_job *lua_job_of(lua_State *L, int index); /* of that userdata */
+/* How many requests of a run failed, and the first of them (NULL: none). */
+size_t lua_job_failures(const struct run_job *job, const struct planned_request **first);
 /* Where rows land: --database, else `wanted`, else results/SCRIPT.db. */
 void lua_database_path(const struct lua_lathe *lathe, const char *wanted, char *path, size_t capacity);
 void lua_run_register(lua_State *L);

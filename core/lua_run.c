@@ -270,17 +270,24 @@ static void push_configuration(lua_State *L, const struct run_job *job)
     lua_pop(L, 1);
 }
 
-/* Requests that failed are no error of the script; but nobody should have to look for them. */
-static void tell_failures(const struct run_job *job)
+size_t lua_job_failures(const struct run_job *job, const struct planned_request **first)
 {
-    const struct planned_request *first = NULL;
     size_t failed = 0;
+    *first = NULL;
     for (size_t i = 0; i < job->count; i++) {
         if (job->requests[i].finish_reason != LATHE_FINISH_ERROR)
             continue;
         failed++;
-        first = first ? first : &job->requests[i];
+        *first = *first ? *first : &job->requests[i];
     }
+    return failed;
+}
+
+/* Requests that failed are no error of the script; but nobody should have to look for them. */
+static void tell_failures(const struct run_job *job)
+{
+    const struct planned_request *first;
+    size_t failed = lua_job_failures(job, &first);
     if (failed && !job->quiet)
         fprintf(stderr, "%s: %zu of %zu requests failed; request %zu: %s\n", job->info.label, failed, job->count,
                 (size_t)(first - job->requests) + 1, first->error[0] ? first->error : "no reason was given");

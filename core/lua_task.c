@@ -6,7 +6,8 @@
  *     task:run()                              -- on this thread, or
  *     task:start()                            -- on one of its own, without Lua
  *     core.wait_any { task, … } → index       -- of one that ended
- *     task:finish() → handle | nil, sentence, run's number (nil: it left no row)
+ *     task:finish() → handle, requests that failed, why the first did
+ *                   | nil, sentence, run's number (nil: it left no row)
  *
  * A thread of its own is for virtual time only: in real time runs would disturb each other's
  * figures. Model and tokenizer are loaded again for it, since the run's clock hangs on them; the
@@ -183,8 +184,14 @@ static int task_finish(lua_State *L)
     run_job_close(job);
     loaded_model_close(&task->own);
     if (!task->status) {
-        lua_handle_push(L, job);
-        return 1;
+        const struct planned_request *first;
+        lua_Integer failed = (lua_Integer)lua_job_failures(job, &first);
+        lua_pushstring(L, first ? first->error : NULL);
+        lua_handle_push(L, job); /* which takes the requests */
+        lua_insert(L, -2);
+        lua_pushinteger(L, failed);
+        lua_insert(L, -2);
+        return 3;
     }
     lua_pushnil(L);
     lua_pushstring(L, task->err.message);

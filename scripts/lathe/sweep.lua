@@ -166,14 +166,19 @@ end
 local function finish(sweep, entry)
   local task <close> = entry.task
   entry.task = nil
-  local handle, message, id = task:finish()
-  if handle then
-    entry.id = handle.id
-    handle:close()
-    sweep.count.done = sweep.count.done + 1
-  elseif not interrupted(sweep) then
-    fail(sweep, entry, message, id)
+  local function ended(handle, ...)
+    if handle then
+      local refused, why = ...
+      if refused > 0 then entry.refused = { count = refused, why = why } end
+      entry.id = handle.id
+      handle:close()
+      sweep.count.done = sweep.count.done + 1
+    elseif not interrupted(sweep) then
+      local message, id = ...
+      fail(sweep, entry, message, id)
+    end
   end
+  ended(task:finish())
 end
 
 -- ── all of them ───────────────────────────────────────────────────────────────────────
@@ -217,6 +222,16 @@ local function carry_out(sweep)
   if not ok then return message end
 end
 
+-- Requests that failed in runs that are done: no failure of the run, but nobody should have to look for them.
+local function tell_refused(sweep)
+  local runs, count, why = 0, 0, nil
+  for _, entry in ipairs(sweep.plan) do
+    if entry.refused then runs, count, why = runs + 1, count + entry.refused.count, why or entry.refused.why end
+  end
+  if runs == 0 or core.quiet then return end
+  io.stderr:write(("%s: %d requests failed in %d of %d runs; the first: %s\n"):format(sweep.name, count, runs, #sweep.plan, why))
+end
+
 local function tell_failures(sweep)
   local told, first = {}, nil
   for _, entry in ipairs(sweep.plan) do
@@ -255,5 +270,6 @@ return function(spec)
     error(problem, 0) -- has its line already
   end
   tell_failures(sweep)
+  tell_refused(sweep)
   return result.new(sweep)
 end

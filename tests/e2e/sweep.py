@@ -104,6 +104,9 @@ with tempfile.TemporaryDirectory() as folder:
     equal(ask("results/s.db", "select count(distinct key) from run"), [(24,)], "keys differ")
     equal(run("--help", "s.lua").stderr, "", "--help runs nothing")
 
+    pathlib.Path("long.lua").write_text(SWEEP.replace('"prompt " .. i', '("long "):rep(5000)').replace("s.csv", "long.csv"))
+    equal("requests failed in 8 of 8 runs; the first: " in run("long.lua").stderr, True, "refused requests are told of")
+
     rows = list(csv.DictReader(open("s.csv", newline="")))
     equal(len(rows), 8, "a row a run")
     equal({(r["scheduler"], r["n"]) for r in rows}, {(s, n) for s in ("fcfs", "sjf") for n in "12"}, "factors")
