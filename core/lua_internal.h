@@ -7,6 +7,7 @@
  *   lua_payload.c   tables to messages of services and back (lua_payload.h)
  *   lua_model.c     lathe.model
  *   lua_request.c   a workload's requests, as the engine wants them
+ *   lua_workload.c  workloads that are drawn in C
  *   lua_trace.c     `trace = …`: what to record
  *   lua_run.c       lathe.run: reads the description, hands it to run_job.c
  *   lua_task.c      a run that was described and waits to be carried out: lathe.sweep's
@@ -39,6 +40,7 @@
 #define LUA_LATHE_ENGINE "lathe.engine"
 #define LUA_LATHE_POST "lathe.post"
 #define LUA_LATHE_TASK "lathe.task"
+#define LUA_LATHE_WORKLOAD "lathe.workload"
 
 /* One `lathe run`: what the command line said. Lives in cmd_run.c, outlives the state. */
 struct lua_lathe {
@@ -89,6 +91,8 @@ double lua_field_number(lua_State *L, int table, const char *what, const char *n
 bool lua_field_boolean(lua_State *L, int table, const char *what, const char *name, bool absent);
 /* Seconds to nanoseconds, at most about 292 years. */
 int64_t lua_field_seconds(lua_State *L, int table, const char *what, const char *name, double absent);
+/* "weight", a tenant's share beside 1: in thousandths, 0 if absent. */
+uint32_t lua_field_weight(lua_State *L, int table, const char *what);
 /* nil: left alone; "name"; or { "name", option = value, … }. */
 void lua_check_stage(lua_State *L, int index, const char *what, int kind, struct stage *stage);
 /* Fields of the table on top of the stack. */
@@ -122,6 +126,13 @@ void lua_check_request(lua_State *L, int request, int job_index, const struct ru
 /* lua_request.c: fills job->requests as written; memory hangs on the job's userdata at `job_index`. */
 void lua_check_workload(lua_State *L, int index, int job_index, struct run_job *job);
 
+/* lua_workload.c */
+struct workload;
+extern const luaL_Reg lua_workload_functions[]; /* of lathe.core */
+/* The open source at `index` (a workload's field `draw`), or an error; the userdata owns it. */
+struct workload *lua_check_drawn(lua_State *L, int index, const char *what);
+void lua_workload_register(lua_State *L);
+
 /* lua_trace.c: what the run records, and whom it probes; after the workload. nil is the default. */
 void lua_check_trace(lua_State *L, int index, struct run_job *job);
 
@@ -131,7 +142,7 @@ int lua_run(lua_State *L);
  * index 2, which is what every pointer in it hangs on. */
 struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload);
 struct run_job *lua_job_of(lua_State *L, int index); /* of that userdata */
-/* How many requests of a run failed, and the first of them (NULL: none). */
+/* How many requests of a run failed, and the first of them (NULL: none, or nobody kept it). */
 size_t lua_job_failures(const struct run_job *job, const struct planned_request **first);
 /* Where rows land: --database, else `wanted`, else results/SCRIPT.db. */
 void lua_database_path(const struct lua_lathe *lathe, const char *wanted, char *path, size_t capacity);

@@ -26,7 +26,8 @@ enum { JOB_VALUE = 1, DESCRIPTION_VALUE = 2 };
 
 struct lua_task {
     struct run_job *job; /* in the job's userdata, user value 1; the description is user value 2 */
-    struct loaded_model own;
+    struct loaded_model own;       /* of a run on a thread of its own */
+    struct workload *own_workload; /* the same; NULL: its requests are listed */
     pthread_t thread;
     bool started, threaded, finished;
     bool ended; /* under ended_lock */
@@ -42,14 +43,21 @@ static struct lua_task *check_task(lua_State *L, int index)
     return luaL_checkudata(L, index, LUA_LATHE_TASK);
 }
 
+static void close_own(struct lua_task *task)
+{
+    if (task->job)
+        run_job_close(task->job); /* before the model that its parts were made for */
+    loaded_model_close(&task->own);
+    workload_close(task->own_workload);
+    task->own_workload = NULL;
+}
+
 static int task_collect(lua_State *L)
 {
     struct lua_task *task = check_task(L, 1);
     if (task->threaded)
         pthread_join(task->thread, NULL);
-    if (task->job)
-        run_job_close(task->job); /* before the model that its parts were made for */
-    loaded_model_close(&task->own);
+    close_own(task);
     memset(task, 0, sizeof *task);
     return 0;
 }
@@ -110,6 +118,8 @@ static void *thread_main(void *user)
     struct run_job *job = task->job;
     host_set_thread_roles(LATHE_THREAD_MAIN | LATHE_THREAD_LOADER | LATHE_THREAD_ENGINE | LATHE_THREAD_WORKER);
     int status = loaded_model_copy(job->registry, job->model, &task->own, &task->err);
+    if (!status && job->workload && !(status = workload_copy(job->workload, &task->own_workload, &task->err)))
+        job->workload = task->own_workload; /* several runs may have been given the same */
     if (!status) {
         job->model = &task->own;
         job->parts.model = task->own.model;
@@ -181,21 +191,20 @@ static int task_finish(lua_State *L)
         pthread_join(task->thread, NULL);
     task->threaded = false;
     task->finished = true;
-    run_job_close(job);
-    loaded_model_close(&task->own);
     if (!task->status) {
         const struct planned_request *first;
         lua_Integer failed = (lua_Integer)lua_job_failures(job, &first);
         lua_pushstring(L, first ? first->error : NULL);
-        lua_handle_push(L, job); /* which takes the requests */
+        lua_handle_push(L, job); /* which takes the requests and the figures */
         lua_insert(L, -2);
         lua_pushinteger(L, failed);
         lua_insert(L, -2);
-        return 3;
+    } else {
+        lua_pushnil(L);
+        lua_pushstring(L, task->err.message);
+        job->id ? lua_pushinteger(L, job->id) : lua_pushnil(L);
     }
-    lua_pushnil(L);
-    lua_pushstring(L, task->err.message);
-    job->id ? lua_pushinteger(L, job->id) : lua_pushnil(L);
+    close_own(task);
     return 3;
 }
 

@@ -18,6 +18,9 @@
 #include <jansson.h>
 
 #include "sha256.h"
+#include "workload.h"
+
+enum { DRAWN_REQUESTS = 4096 }; /* of a million, 2 ms worth */
 
 static void add(struct sha256 *sha, const char *name, const void *bytes, size_t count)
 {
@@ -43,7 +46,7 @@ static void add_request(struct sha256 *sha, const struct engine_submit *s)
     const int64_t numbers[] = {
         s->parse_special, s->add_bos, s->max_output_tokens, s->forced_output_tokens, s->ignore_eos,
         s->predicted_output_tokens, s->priority, (int64_t)s->session, s->turn, s->planned_ns, s->deadline_ns,
-        s->slo_ttft_ns, s->slo_tpot_ns, s->probe,
+        s->slo_ttft_ns, s->slo_tpot_ns, s->probe, s->weight, (int64_t)s->token_count,
     };
     add(sha, "request", numbers, sizeof numbers);
     if (s->tokens)
@@ -61,6 +64,23 @@ static void add_request(struct sha256 *sha, const struct engine_submit *s)
         add(sha, "sampling", wishes, sizeof wishes);
         add_number(sha, "its seed", (int64_t)w->seed);
     }
+}
+
+/* A workload that is drawn as it comes. The configuration has its distributions and seeds; the
+ * first requests tell apart what that leaves out (the values of an empirical one). */
+static void add_drawn(struct sha256 *sha, struct workload *workload)
+{
+    struct workload_request r;
+    add_number(sha, "drawn", (int64_t)workload_count(workload));
+    workload_rewind(workload);
+    for (int i = 0; i < DRAWN_REQUESTS && workload_next(workload, &r); i++) {
+        const int64_t numbers[] = { r.planned_ns, r.prompt_tokens, r.output_tokens, r.predicted_output_tokens, r.class_number,
+                                    r.priority, r.weight, r.slo_ttft_ns, r.slo_tpot_ns, r.deadline_ns };
+        add(sha, "request", numbers, sizeof numbers);
+        add_text(sha, "class", r.class_name);
+        add_text(sha, "tenant", r.tenant);
+    }
+    workload_rewind(workload);
 }
 
 /* The files that an instance's options name; a folder, or what is no file, has its name only. */
@@ -120,6 +140,8 @@ int run_key(const struct run_job *job, char hex[65], struct lathe_error *err)
     add_number(&sha, "think", job->think_ns);
     for (size_t i = 0; i < job->count; i++)
         add_request(&sha, &job->requests[i].submit);
+    if (job->workload)
+        add_drawn(&sha, job->workload);
     int status = LATHE_OK;
     for (size_t i = 0; !status && i < sizeof parts / sizeof parts[0]; i++) {
         add_text(&sha, parts[i]->entry->name, parts[i]->entry->sha256);

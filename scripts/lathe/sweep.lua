@@ -150,7 +150,9 @@ local function launch(sweep, entry)
     fail(sweep, entry, task)
     return false
   end
-  if not task:recording() then core.fail(WHAT .. ": trace = false records nothing, and a sweep asks its rows") end
+  if not task:recording() then
+    core.fail(WHAT .. ": trace = false records nothing, and a sweep asks its rows: trace = { rows = \"requests\" } is the least")
+  end
   entry.key = task:key()
   local before = not sweep.fresh and sweep.done[entry.key]
   if before then
@@ -229,7 +231,8 @@ local function tell_refused(sweep)
     if entry.refused then runs, count, why = runs + 1, count + entry.refused.count, why or entry.refused.why end
   end
   if runs == 0 or core.quiet then return end
-  io.stderr:write(("%s: %d requests failed in %d of %d runs; the first: %s\n"):format(sweep.name, count, runs, #sweep.plan, why))
+  io.stderr:write(("%s: %d requests failed in %d of %d runs; the first: %s\n"):format(sweep.name, count, runs, #sweep.plan,
+    why or "their rows in table request say when"))
 end
 
 local function tell_failures(sweep)

@@ -189,3 +189,29 @@ local function sums(which)
 end
 t.equal(#together:runs(), 12)
 t.equal(sums(together), sums(s))
+
+-- in virtual time runs go side by side for good, and give what they give one by one, to the nanosecond;
+-- also where all points were given one and the same workload
+local workload = require "lathe.workload"
+local sim <close> = lathe.model "sim"
+local lognormal = workload.lognormal { median = 100, sigma = 1 }
+local shared = workload.poisson { rate = 0.5, requests = 300, seed = 9, prompt = lognormal, output = lognormal, predicted = true }
+local function simulated(name, jobs)
+  local v = lathe.sweep { name = name, jobs = jobs, seeds = 4, baseline = { scheduler = "fcfs" },
+    grid = { scheduler = { "fcfs", "sjf" }, rate = { 0.5, 1 } }, run = function(p)
+      return { model = sim, clock = "virtual", scheduler = p.scheduler, engine = { batch_requests = 4 },
+               trace = { rows = "requests" }, workload = p.seed == 4 and shared or workload.poisson {
+                 rate = p.rate, requests = 300, seed = p.seed, prompt = lognormal, output = lognormal, predicted = true } }
+    end }
+  t.equal(#v:runs(), 16)
+  return v, v:query [[select group_concat(point || seed || ':' || sum, ' ') as all_of_it from
+    (select point, p.seed, sum(finish_ns % 1000003 * r.id) as sum from sweep_point p join request r using (run_id)
+      where run_id in (select value from json_each(:runs)) group by run_id order by point, p.seed)]][1].all_of_it
+end
+local alone, by_one = simulated("alone", 1)
+local _, by_four = simulated("four", 4)
+t.equal(by_four, by_one)
+t.equal(#by_one:gsub("[^ ]", ""), 15)
+local means = alone:differences "e2e_p50_ms"
+t.truth(means[2].point.rate == 1 and means[2].difference < 0, "the shortest first: a lower median under load")
+t.equal(done(simulated("alone", 3), "alone"), 16, "all of it was there")
