@@ -331,13 +331,19 @@ static void push_summary(lua_State *L, const struct lua_handle *handle)
     }
 }
 
+static void check_figures(lua_State *L, const struct lua_handle *handle, const char *what)
+{
+    if (!handle->figures)
+        lua_fail(L, "%s: %s: ask its rows, with query", what,
+                 handle->resumed ? "the run was done by an earlier process" : "the run's clock was real");
+}
+
 static int handle_percentile(lua_State *L)
 {
     const struct lua_handle *handle = check_handle(L, "percentile");
     int which = luaL_checkoption(L, 2, NULL, figure_names);
     double p = luaL_checknumber(L, 3);
-    if (!handle->figures)
-        lua_fail(L, "percentile: the run's clock was real: ask its rows, with query");
+    check_figures(L, handle, "percentile");
     if (!(p >= 0 && p <= 1))
         lua_fail(L, "percentile: takes a share from 0 to 1, such as 0.99, not %f", p);
     lua_pushnumber(L, figure_percentile(&handle->figures->of[which], p) * 1e-9);
@@ -366,8 +372,7 @@ static int handle_index(lua_State *L)
     else if (!strcmp(name, "elapsed_s"))
         lua_pushnumber(L, handle->elapsed_s);
     else if (!strcmp(name, "summary")) {
-        if (!handle->figures)
-            lua_fail(L, "summary: the run's clock was real: ask its rows, with query");
+        check_figures(L, handle, "summary");
         push_summary(L, handle);
     } else if (!strcmp(name, "requests"))
         lua_pushinteger(L, (lua_Integer)handle->count);

@@ -110,41 +110,38 @@ end
 
 local STRETCHES <const> = 10
 
--- Did the queue come to rest while requests were still arriving? Over ten equal stretches from a
--- tenth of the arrivals' time to their end, the mean number waiting must not climb. `growth` is in
--- requests a second, `grown` how many the queue gained so. Figures of a run that never settled are
--- figures of how long it was.
+-- Of each of ten equal stretches between a tenth of the arrivals' time and their end (0: before that):
+-- the integral of the number waiting, summed over replicas, and how long steps took.
+local BY_STRETCH <const> = [[
+  with arrivals as (select max(planned_ns) as last from request where run_id = :run), own as (
+    select case when start_ns < last / 10 then 0 else 1 + min(9, 10 * (start_ns - last / 10) / (last - last / 10)) end as stretch,
+           waiting, max(1, min(end_ns, last) - start_ns) / 1e9 as length, replica
+      from step join arrivals where run_id = :run and start_ns < last)
+  select stretch, sum(waiting * length) as area, sum(length) as busy, count(*) as steps,
+         (select count(distinct replica) from own) as replicas, (select last / 1e9 from arrivals) as last
+    from own group by stretch order by stretch]]
+
+-- Did the queue come to rest while requests were still arriving? The mean number waiting must not climb
+-- from stretch to stretch. `growth` is in requests a second, `grown` how many the queue gained so. Figures
+-- of a run that never settled are figures of how long it was.
 function series.settled(run)
-  local steps = run:query [[
-    select start_ns / 1e9 as start, end_ns / 1e9 as stop, waiting from step where run_id = :run
-       and start_ns < (select max(planned_ns) from request where run_id = :run) order by start_ns]]
-  local last = run:query "select max(planned_ns) / 1e9 as last from request where run_id = :run"[1].last
-  local result = { settled = true }
-  if #steps < 2 * STRETCHES or not last then
+  local rows, result = run:query(BY_STRETCH), { settled = true }
+  local steps, busy, x, y = 0, 0, {}, {}
+  for i = 1, STRETCHES do x[i], y[i] = i - 0.5, 0 end
+  for _, row in ipairs(rows) do
+    steps, busy = steps + row.steps, busy + row.busy
+    if row.stretch > 0 then y[row.stretch] = row.area end
+  end
+  if steps < 2 * STRETCHES then
     result.warning = "too few steps while requests arrived to say whether the queue settled"
     result.settled = nil
     return result
   end
-  local begin, busy = last * 0.1, 0
-  local sums, weights = {}, {}
-  for i = 1, STRETCHES do sums[i], weights[i] = 0, 0 end
-  for _, step in ipairs(steps) do
-    local stop = math.min(step.stop, last)
-    busy = busy + math.max(0, stop - step.start)
-    if step.start >= begin then
-      local stretch = math.min(STRETCHES, math.floor((step.start - begin) / (last - begin) * STRETCHES) + 1)
-      local length = math.max(stop - step.start, 1e-9)
-      sums[stretch], weights[stretch] = sums[stretch] + step.waiting * length, weights[stretch] + length
-    end
-  end
-  local x, y = {}, {}
-  for i = 1, STRETCHES do
-    x[i] = begin + (i - 0.5) / STRETCHES * (last - begin)
-    y[i] = weights[i] > 0 and sums[i] / weights[i] or 0
-  end
+  local length = 0.9 * rows[1].last / STRETCHES -- of a stretch, in seconds
+  for i = 1, STRETCHES do x[i], y[i] = x[i] * length, y[i] / length end
   local slope, half = slope_of(x, y, 0.99)
-  result.utilisation = math.min(1, busy / last)
-  result.growth, result.grown = slope, slope * (last - begin)
+  result.utilisation = math.min(1, busy / rows[1].last / rows[1].replicas)
+  result.growth, result.grown = slope, slope * length * STRETCHES
   if slope - half > 0 and result.grown > math.max(2, 0.5 * mean_of(y, 1, STRETCHES)) then
     result.settled = false
     result.warning = ("the queue never settled: it grew by %.2g requests a second to the end (%.0f%% busy); latencies say "

@@ -131,22 +131,29 @@ t.truth(cut >= 60 and cut <= 130 and cut % 5 == 0, "cut at " .. tostring(cut))
 t.equal(stats.mser5(rising), nil)
 t.truth(stats.mser5(autoregressive(3, 500, 0.3)) < 250)
 
--- settled: a queue that keeps its length, and one that grows until arrivals end
-local function made_up(waiting)
-  local run = {}
-  function run.query(_, sql)
-    if sql:find "last" then return { { last = 100 } } end
-    local steps = {}
-    for i = 0, 199 do steps[i + 1] = { start = i / 2, stop = i / 2 + 0.4, waiting = waiting(i / 2, i) } end
-    return steps
-  end
-  return run
+-- settled: a queue that keeps its length, and one that grows until arrivals end; two replicas count as one system
+local lathe    = require "lathe"
+local workload = require "lathe.workload"
+-- a request takes 5 steps of a tenth of a second, alone in each: a replica serves two a second
+local sim <close> = lathe.model { "sim", step_us = 100000, prefill_us = 0, prefill_context_ns = 0, decode_us = 0, decode_context_ns = 0 }
+local function simulated(rate, replicas)
+  local run <close> = lathe.run { model = sim, clock = "virtual", workers = { model = replicas }, trace = { rows = "steps" },
+    engine = { batch_requests = 1 },
+    workload = workload.poisson { rate = rate, requests = 1000, seed = 2, prompt = workload.fixed(1), output = workload.fixed(5) } }
+  return stats.settled(run)
 end
-local calm = stats.settled(made_up(function(_, i) return 3 + i % 3 end))
+local calm = simulated(1, 1)
 t.equal(calm.settled, true)
 t.equal(calm.warning, nil)
-t.near(calm.utilisation, 0.8, 0.01)
-local swamped = stats.settled(made_up(function(at, i) return at * 0.5 + i % 3 end))
+t.near(calm.utilisation, 0.5, 0.05)
+local swamped = simulated(3, 1)
 t.equal(swamped.settled, false)
-t.near(swamped.growth, 0.5, 0.05)
+t.near(swamped.growth, 1, 0.15)
+t.near(swamped.utilisation, 1, 0.01)
 t.truth(swamped.warning:find("never settled", 1, true), swamped.warning)
+calm = simulated(2, 2)
+t.equal(calm.settled, true)
+t.near(calm.utilisation, 0.5, 0.05)
+swamped = simulated(5, 2)
+t.equal(swamped.settled, false)
+t.near(swamped.growth, 1, 0.3)
