@@ -232,7 +232,7 @@ local function tell_refused(sweep)
   end
   if runs == 0 or core.quiet then return end
   io.stderr:write(("%s: %d requests failed in %d of %d runs; the first: %s\n"):format(sweep.name, count, runs, #sweep.plan,
-    why or "their rows in table request say when"))
+    why or "a drawn request's reason is not kept; too long for the context or the KV memory is the usual one"))
 end
 
 local function tell_failures(sweep)

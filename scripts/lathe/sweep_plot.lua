@@ -72,7 +72,7 @@ function plot.script(self, wishes)
   local out = {
     "set terminal svg size 800,500 noenhanced background rgb 'white'", "set output " .. quoted(file),
     "set xlabel " .. quoted(x), "set ylabel " .. quoted(y), "set title " .. quoted(wishes.title or self.name),
-    "set key outside right top", "set grid", "set offsets graph 0.05, graph 0.05, graph 0.05, graph 0.05",
+    "set key outside right top", "set grid", "set offsets graph 0.05, graph 0.05, 0, 0",
   }
   if wishes.log then out[#out + 1] = "set logscale y" end
   if groups then
