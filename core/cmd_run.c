@@ -23,6 +23,7 @@ static void print_help(void)
          "  --set KIND=NAME:OPTION=VALUE,…  another plugin or option in every run of the script\n"
          "                                  (--set scheduler=sjf, --set kvcache=:block_tokens=32); may be repeated\n"
          "  --database FILE                 where the rows land, whatever the script says\n"
+         "  --resume                        what the database has as done is not run again\n"
          "  -q, --quiet                     no progress\n"
          "  -h, --help                      this text; after SCRIPT: the script's question and options\n"
          "\n"
@@ -141,6 +142,8 @@ static int parse(int argc, char **argv, struct lua_lathe *lathe, int *first_argu
             lathe->help = true;
         } else if (!strcmp(word, "-q") || !strcmp(word, "--quiet")) {
             lathe->quiet = true;
+        } else if (!strcmp(word, "--resume")) {
+            lathe->resume = true;
         } else if (!strncmp(word, "--set", 5) || !strncmp(word, "--database", 10)) {
             bool set = word[2] == 's';
             size_t length = set ? 5 : 10;
@@ -157,8 +160,8 @@ static int parse(int argc, char **argv, struct lua_lathe *lathe, int *first_argu
             else if (overrides_add(&lathe->overrides, value, &err))
                 return command_usage("run", "%s", err.message), -1;
         } else if (word[0] == '-' && word[1]) {
-            static const char *const options[] = { "--set", "--database", "--quiet", "--help" };
-            const char *near = nearest_name(word, options, 4);
+            static const char *const options[] = { "--set", "--database", "--resume", "--quiet", "--help" };
+            const char *near = nearest_name(word, options, 5);
             return command_usage("run", script ? "there is no option %s%s%s%s (the script's own stand behind --)"
                                                : "there is no option %s%s%s%s", word,
                                  near ? ", did you mean " : "", near ? near : "", near ? "?" : ""), -1;

@@ -3,14 +3,15 @@
 #include "interrupt.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
-static volatile sig_atomic_t wanted;
+static atomic_bool wanted; /* lock-free: a handler may set it, runs on other threads ask it */
 static void (*volatile watcher)(void);
 
 static void on_signal(int number)
 {
-    wanted = 1;
+    atomic_store(&wanted, true);
     signal(number, SIG_DFL);
     if (watcher)
         watcher();
@@ -19,7 +20,7 @@ static void on_signal(int number)
 void interrupt_watch(void (*also)(void))
 {
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
-    wanted = 0;
+    atomic_store(&wanted, false);
     watcher = also;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
@@ -34,5 +35,5 @@ void interrupt_unwatch(void)
 
 bool interrupt_wanted(void)
 {
-    return wanted;
+    return atomic_load_explicit(&wanted, memory_order_relaxed);
 }

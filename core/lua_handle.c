@@ -6,6 +6,7 @@
  *     r.summary                  of a run on a virtual clock: { requests, response = { mean, p50, … }, … }, without SQL
  *     r:percentile("ttft", 0.99) likewise, in seconds
  *     r:outputs() → { { text = …, tokens = { … }, finish_reason = … }, … }, as the workload lists them
+ *     r.resumed   true: an earlier run with the same key (its outputs stayed with the process that made them)
  *     lathe.sql "results/x.db":query "select …"
  *
  * Connections only read, and are opened when first asked. `:run` is the handle's run; other
@@ -20,7 +21,7 @@
 #include "sqlite_extension.h"
 
 struct lua_handle {
-    bool open, recorded;
+    bool open, recorded, resumed;
     int64_t run; /* 0: lathe.sql, or nothing was recorded */
     double elapsed_s, wall_s;
     struct figures *figures; /* NULL: the clock was real */
@@ -259,6 +260,9 @@ void lua_push_output(lua_State *L, const struct planned_request *request)
 static int handle_outputs(lua_State *L)
 {
     const struct lua_handle *handle = check_handle(L, "outputs");
+    if (handle->resumed)
+        lua_fail(L, "outputs: run %lld was done by an earlier process, which kept its texts to itself: ask the table "
+                    "token, or run it again without resume", (long long)handle->run);
     lua_createtable(L, (int)handle->count, 0);
     for (size_t i = 0; i < handle->count; i++) {
         lua_push_output(L, &handle->requests[i]);
@@ -327,13 +331,19 @@ static void push_summary(lua_State *L, const struct lua_handle *handle)
     }
 }
 
+static void check_figures(lua_State *L, const struct lua_handle *handle, const char *what)
+{
+    if (!handle->figures)
+        lua_fail(L, "%s: %s: ask its rows, with query", what,
+                 handle->resumed ? "the run was done by an earlier process" : "the run's clock was real");
+}
+
 static int handle_percentile(lua_State *L)
 {
     const struct lua_handle *handle = check_handle(L, "percentile");
     int which = luaL_checkoption(L, 2, NULL, figure_names);
     double p = luaL_checknumber(L, 3);
-    if (!handle->figures)
-        lua_fail(L, "percentile: the run's clock was real: ask its rows, with query");
+    check_figures(L, handle, "percentile");
     if (!(p >= 0 && p <= 1))
         lua_fail(L, "percentile: takes a share from 0 to 1, such as 0.99, not %f", p);
     lua_pushnumber(L, figure_percentile(&handle->figures->of[which], p) * 1e-9);
@@ -344,7 +354,8 @@ static int handle_percentile(lua_State *L)
 static int handle_index(lua_State *L)
 {
     static const char *const names[] = { "id",    "label",   "elapsed_s", "requests", "database",
-                                         "query", "outputs", "close",     "summary",  "percentile" };
+                                         "query", "outputs", "close",     "summary",  "percentile",
+                                         "resumed" };
     const struct lua_handle *handle = lua_touserdata(L, 1);
     const char *name = luaL_checkstring(L, 2);
     lua_pushvalue(L, 2);
@@ -354,13 +365,14 @@ static int handle_index(lua_State *L)
         lua_pushstring(L, handle->path);
     else if (!strcmp(name, "id"))
         handle->run ? lua_pushinteger(L, handle->run) : lua_pushnil(L);
+    else if (!strcmp(name, "resumed"))
+        lua_pushboolean(L, handle->resumed);
     else if (!strcmp(name, "label"))
         lua_pushstring(L, handle->label);
     else if (!strcmp(name, "elapsed_s"))
         lua_pushnumber(L, handle->elapsed_s);
     else if (!strcmp(name, "summary")) {
-        if (!handle->figures)
-            lua_fail(L, "summary: the run's clock was real: ask its rows, with query");
+        check_figures(L, handle, "summary");
         push_summary(L, handle);
     } else if (!strcmp(name, "requests"))
         lua_pushinteger(L, (lua_Integer)handle->count);
@@ -390,6 +402,38 @@ void lua_handle_push(lua_State *L, struct run_job *job)
     handle->count = job->count;
     job->requests = NULL;
     job->count = 0;
+}
+
+/* Requests and seconds are the rows'. */
+static void describe_earlier(lua_State *L, struct lua_handle *handle)
+{
+    sqlite3_stmt *statement = NULL;
+    static const char sql[] = "select ifnull(label, ''), (select count(*) from request where run_id = r.id),"
+                              " (select ifnull(max(finish_ns), 0) / 1e9 from request where run_id = r.id)"
+                              " from run r where id = ?1";
+    bool found = sqlite3_prepare_v2(handle->connection, sql, -1, &statement, NULL) == SQLITE_OK &&
+                 sqlite3_bind_int64(statement, 1, handle->run) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW;
+    if (found) {
+        snprintf(handle->label, sizeof handle->label, "%s", (const char *)sqlite3_column_text(statement, 0));
+        handle->count = (size_t)sqlite3_column_int64(statement, 1);
+        handle->elapsed_s = sqlite3_column_double(statement, 2);
+    }
+    sqlite3_finalize(statement);
+    if (!found)
+        lua_fail(L, "%s has no run %lld", handle->path, (long long)handle->run);
+}
+
+int lua_handle_earlier(lua_State *L)
+{
+    struct lua_handle *handle = lua_newuserdatauv(L, sizeof *handle, 0);
+    memset(handle, 0, sizeof *handle);
+    luaL_setmetatable(L, LUA_LATHE_RUN);
+    handle->open = handle->recorded = handle->resumed = true;
+    snprintf(handle->path, sizeof handle->path, "%s", luaL_checkstring(L, 1));
+    handle->run = luaL_checkinteger(L, 2);
+    connect(L, handle);
+    describe_earlier(L, handle);
+    return 1;
 }
 
 int lua_sql_open(lua_State *L)

@@ -10,6 +10,8 @@
  *   lua_workload.c  workloads that are drawn in C
  *   lua_trace.c     `trace = …`: what to record
  *   lua_run.c       lathe.run: reads the description, hands it to run_job.c
+ *   lua_task.c      a run that was described and waits to be carried out: lathe.sweep's
+ *   lua_sweep.c     what lathe.sweep needs beside it: a held recorder, rows of points that failed
  *   lua_handle.c    what lathe.run returns, and lathe.sql
  *   lua_bus.c       lathe.bus: a bus by itself, to be measured
  *   lua_engine.c    lathe.engine: an engine that a script drives itself, scaling, calls by name
@@ -37,6 +39,7 @@
 #define LUA_LATHE_JOB "lathe.job"
 #define LUA_LATHE_ENGINE "lathe.engine"
 #define LUA_LATHE_POST "lathe.post"
+#define LUA_LATHE_TASK "lathe.task"
 #define LUA_LATHE_WORKLOAD "lathe.workload"
 
 /* One `lathe run`: what the command line said. Lives in cmd_run.c, outlives the state. */
@@ -49,6 +52,7 @@ struct lua_lathe {
     char *argv_json;
     const char *database; /* --database, or NULL */
     bool quiet;
+    bool resume;          /* --resume: every lathe.run */
     bool help;            /* describe the options, run nothing */
     bool stopped;         /* --help has said all there is: the error that ended the script is none */
     bool usage;           /* the error is about the script's options: status 2 */
@@ -138,7 +142,23 @@ int lua_run(lua_State *L);
  * index 2, which is what every pointer in it hangs on. */
 struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload);
 struct run_job *lua_job_of(lua_State *L, int index); /* of that userdata */
+/* How many requests of a run failed, and the first of them (NULL: none, or nobody kept it). */
+size_t lua_job_failures(const struct run_job *job, const struct planned_request **first);
+/* Where rows land: --database, else `wanted`, else results/SCRIPT.db. */
+void lua_database_path(const struct lua_lathe *lathe, const char *wanted, char *path, size_t capacity);
 void lua_run_register(lua_State *L);
+
+/* lua_task.c */
+int lua_task_new(lua_State *L);
+int lua_task_wait_any(lua_State *L);
+void lua_task_register(lua_State *L);
+
+/* lua_sweep.c */
+int lua_sweep_hold(lua_State *L);
+int lua_sweep_failed(lua_State *L);
+int lua_sweep_database(lua_State *L);
+int lua_sweep_interrupted(lua_State *L);
+void lua_sweep_register(lua_State *L);
 
 /* lua_handle.c */
 /* Takes the job's results; pushes the handle. */
@@ -146,6 +166,8 @@ void lua_handle_push(lua_State *L, struct run_job *job);
 void lua_handle_register(lua_State *L);
 /* { text, tokens, logprobs, finish_reason, error, id } of what a request came to. */
 void lua_push_output(lua_State *L, const struct planned_request *request);
+/* core.earlier(database, run) → the handle of a run that is in the database already. */
+int lua_handle_earlier(lua_State *L);
 int lua_sql_open(lua_State *L);
 
 /* lua_bus.c */

@@ -9,12 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "run_key.h"
 #include "sha256.h"
 
 static const char *const run_fields[] = {
     "model", "sampler",  "kvcache", "scheduler", "batching", "bus",     "workload", "clock",      "seed",
     "label", "question", "trace",   "engine",    "database", "factors", "sweep",    "seed_index", "workers",
-    "router",  "faults",   "warmup",   NULL,
+    "router",  "faults",   "warmup",   "resume",  NULL,
 };
 static const char *const engine_fields[] = {
     "batch_tokens", "batch_requests", "max_requests", "context_tokens", "kv_memory_mb", "threads", "kv_dtype",
@@ -29,7 +30,7 @@ struct lua_job {
     struct run_job job;
     struct run_factor factors[MAX_FACTORS];
     struct run_artifact artifacts[MAX_ARTIFACTS];
-    char database[4096], label[160], config_hash[65], *machine;
+    char database[4096], label[160], config_hash[65], key[65], *machine;
 };
 
 static int job_collect(lua_State *L)
@@ -216,6 +217,14 @@ static void read_factors(lua_State *L, int job_index, struct lua_job *own)
     lua_pop(L, 1);
 }
 
+void lua_database_path(const struct lua_lathe *lathe, const char *wanted, char *path, size_t capacity)
+{
+    if (lathe->database || wanted)
+        snprintf(path, capacity, "%s", lathe->database ? lathe->database : wanted);
+    else
+        snprintf(path, capacity, "results/%s.db", lathe->name);
+}
+
 static void read_identity(lua_State *L, const struct lua_lathe *lathe, struct lua_job *own)
 {
     const char *const what = own->job.who;
@@ -237,13 +246,10 @@ static void read_identity(lua_State *L, const struct lua_lathe *lathe, struct lu
     info->commit_id = build_commit(&info->dirty);
     if (info->commit_id && !info->commit_id[0])
         info->commit_id = NULL;
-    const char *database = lua_field_string(L, 1, what, "database", NULL);
-    if (lathe->database)
-        database = lathe->database;
-    if (database)
-        snprintf(own->database, sizeof own->database, "%s", database);
-    else
-        snprintf(own->database, sizeof own->database, "results/%s.db", lathe->name);
+    bool resume = lua_field_boolean(L, 1, what, "resume", false); /* lathe/init.lua acts on it */
+    if (resume && !own->job.count && !own->job.workload)
+        lua_fail(L, "%s: can't resume: what its requests will be, nobody knows yet", what);
+    lua_database_path(lathe, lua_field_string(L, 1, what, "database", NULL), own->database, sizeof own->database);
     own->job.database = own->database;
 }
 
@@ -346,18 +352,27 @@ static void push_configuration(lua_State *L, const struct run_job *job)
     lua_pop(L, 1);
 }
 
-/* Requests that failed are no error of the script; but nobody should have to look for them. */
-static void tell_failures(const struct run_job *job)
+size_t lua_job_failures(const struct run_job *job, const struct planned_request **first)
 {
-    const struct planned_request *first = NULL;
     size_t failed = 0;
+    *first = NULL;
     for (size_t i = 0; i < job->count; i++) {
         if (job->requests[i].finish_reason != LATHE_FINISH_ERROR)
             continue;
         failed++;
-        first = first ? first : &job->requests[i];
+        *first = *first ? *first : &job->requests[i];
     }
-    if (failed && !job->quiet)
+    if (job->figures && job->workload) /* drawn as they came: only counted */
+        failed = job->figures->failed + job->figures->refused;
+    return failed;
+}
+
+/* Requests that failed are no error of the script; but nobody should have to look for them. */
+static void tell_failures(const struct run_job *job)
+{
+    const struct planned_request *first;
+    size_t failed = lua_job_failures(job, &first);
+    if (first && !job->quiet)
         fprintf(stderr, "%s: %zu of %zu requests failed; request %zu: %s\n", job->info.label, failed, job->count,
                 (size_t)(first - job->requests) + 1, first->error[0] ? first->error : "no reason was given");
 }
@@ -413,6 +428,12 @@ struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload)
     job->info.config_json = keep_text(L, job_index);
     sha256_bytes(job->info.config_json, strlen(job->info.config_json), own->config_hash);
     job->info.config_hash = own->config_hash;
+    if (with_workload && job->recording) {
+        struct lathe_error err;
+        if (run_key(job, own->key, &err))
+            lua_fail_error(L, what, &err);
+        job->info.key = own->key;
+    }
     return job;
 }
 

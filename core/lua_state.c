@@ -144,6 +144,13 @@ static int core_is_terminal(lua_State *L)
 static const luaL_Reg core_functions[] = {
     { "model", lua_model_new },
     { "run", lua_run },
+    { "task", lua_task_new },
+    { "wait_any", lua_task_wait_any },
+    { "earlier", lua_handle_earlier },
+    { "hold", lua_sweep_hold },
+    { "failed", lua_sweep_failed },
+    { "database", lua_sweep_database },
+    { "interrupted", lua_sweep_interrupted },
     { "engine", lua_engine_new },
     { "bus", lua_bus_new },
     { "sql", lua_sql_open },
@@ -175,6 +182,8 @@ static int open_core(lua_State *L)
     lua_setfield(L, -2, "executable");
     lua_pushboolean(L, lathe->help);
     lua_setfield(L, -2, "help");
+    lua_set_boolean(L, "resume", lathe->resume);
+    lua_set_boolean(L, "quiet", lathe->quiet);
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
     return 1;
@@ -256,6 +265,8 @@ static int setup(lua_State *L)
     luaL_requiref(L, "lathe.core", open_core, 0);
     lua_model_register(L);
     lua_run_register(L);
+    lua_task_register(L);
+    lua_sweep_register(L);
     lua_engine_register(L);
     lua_bus_register(L);
     lua_handle_register(L);

@@ -3,6 +3,7 @@
  * without them. */
 #include "run_job.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -93,10 +94,11 @@ static struct {
     char path[4096], hex[65];
     struct timespec changed;
     off_t bytes;
-} remembered[8];
-static size_t remembered_count; /* [main] only */
+} remembered[32];
+static size_t remembered_count;
+static pthread_mutex_t remembered_lock = PTHREAD_MUTEX_INITIALIZER; /* held while summing: two runs want the same file */
 
-int file_sha256_cached(const char *path, char hex[65], struct lathe_error *err)
+static int sum_locked(const char *path, char hex[65], struct lathe_error *err)
 {
     struct stat status;
     if (stat(path, &status) || !S_ISREG(status.st_mode))
@@ -111,11 +113,20 @@ int file_sha256_cached(const char *path, char hex[65], struct lathe_error *err)
     }
     int result = sha256_file(path, hex, err);
     if (!result && strlen(path) < sizeof remembered[0].path) {
-        size_t slot = remembered_count < 8 ? remembered_count++ : 7;
+        const size_t last = sizeof remembered / sizeof remembered[0] - 1;
+        size_t slot = remembered_count <= last ? remembered_count++ : last;
         snprintf(remembered[slot].path, sizeof remembered[slot].path, "%s", path);
         memcpy(remembered[slot].hex, hex, 65);
         remembered[slot].changed = status.st_mtim;
         remembered[slot].bytes = status.st_size;
     }
     return result;
+}
+
+int file_sha256_cached(const char *path, char hex[65], struct lathe_error *err)
+{
+    pthread_mutex_lock(&remembered_lock);
+    int status = sum_locked(path, hex, err);
+    pthread_mutex_unlock(&remembered_lock);
+    return status;
 }

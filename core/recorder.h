@@ -53,6 +53,7 @@ struct run_info {
     uint64_t seed;
     const char *config_json, *machine_json, *argv_json; /* valid JSON or NULL */
     const char *config_hash, *commit_id;
+    const char *key;             /* equal for runs of the same experiment (run_key.h); NULL: none */
     int dirty;                   /* the build's tree: 1 changed, 0 clean, −1 unknown */
 };
 
@@ -61,6 +62,15 @@ int recorder_run_begin(struct recorder *recorder, const struct run_info *info, s
 /* state: "done" or "failed". Drains, writes dropped_events, frees the run and its producers. [main] */
 int recorder_run_end(struct recorder_run *run, const char *state, struct lathe_error *err);
 int64_t recorder_run_id(const struct recorder_run *run);
+/* The rings of the run's producers to come: ring_bytes, bulk_bytes and on_full of `params`, for a
+ * run that shares a recorder which was opened for another. [main] */
+void recorder_run_rings(struct recorder_run *run, const struct recorder_params *params);
+
+/* One recorder a file is shared by the runs of this process: opened by the first to borrow it,
+ * closed by the last to give it back. The first decides the flush interval; rings are each run's
+ * own (recorder_run_rings). [any] */
+int recorder_borrow(const struct recorder_params *params, struct recorder **recorder, struct lathe_error *err);
+int recorder_return(struct recorder *recorder, struct lathe_error *err);
 
 /* Cold rows, through the writer, in order with the rest. [main] */
 int recorder_factor(struct recorder_run *run, const char *name, const char *value_json, struct lathe_error *err);

@@ -193,7 +193,7 @@ static void press(struct recorder *recorder)
 static __attribute__((noinline)) void *reserve_slowly(struct producer *producer, struct ring *ring, size_t bytes)
 {
     struct recorder *recorder = producer->recorder;
-    if (recorder->params.on_full == RECORDER_DROP || bytes > ring->largest) {
+    if (producer->on_full == RECORDER_DROP || bytes > ring->largest) {
         press(recorder);
         return NULL;
     }
@@ -285,16 +285,18 @@ size_t record_attention_capacity(const struct producer *producer)
     return producer ? producer->bulk.largest : 0;
 }
 
-int producer_open(struct recorder *recorder, struct producer **producer, struct lathe_error *err)
+int producer_open(struct recorder *recorder, const struct recorder_params *rings, struct producer **producer,
+                  struct lathe_error *err)
 {
     struct producer *p = aligned_alloc(64, sizeof *p);
     if (!p)
         return lathe_fail(err, LATHE_ENOMEM, "%s: no memory for a producer", recorder->path);
     memset(p, 0, sizeof *p);
     p->recorder = recorder;
-    int status = ring_open(&p->small, recorder->params.ring_bytes, 4096, 16, err);
+    p->on_full = rings->on_full;
+    int status = ring_open(&p->small, rings->ring_bytes, 4096, 16, err);
     if (status == LATHE_OK)
-        status = ring_open(&p->bulk, recorder->params.bulk_bytes, SIZE_MAX, 64, err);
+        status = ring_open(&p->bulk, rings->bulk_bytes, SIZE_MAX, 64, err);
     if (status != LATHE_OK) {
         producer_close(p);
         return status;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What the recorder's own files share: recorder.c (open, close, flush), recorder_run.c (runs,
  * cold rows), recorder_events.c (producers, what a record looks like), recorder_writer.c (the
- * thread that owns the connection), recorder_lock.c (one writer a file). */
+ * thread that owns the connection), recorder_lock.c (one writer a file), recorder_share.c (one
+ * recorder a file, for all runs of this process). */
 #ifndef CORE_RECORDER_INTERNAL_H
 #define CORE_RECORDER_INTERNAL_H
 
@@ -24,6 +25,7 @@ struct bytes {
 
 struct producer {
     struct recorder *recorder;
+    int on_full;                      /* enum recorder_on_full */
     struct ring small, bulk;
     uint64_t small_bound, bulk_bound; /* the writer's: how far this pass goes */
     _Atomic uint64_t dropped_events, dropped_attention;
@@ -33,6 +35,7 @@ struct recorder_run {
     struct recorder *recorder;
     struct recorder_run *next;
     int64_t id;
+    struct recorder_params rings;     /* of producers to come */
     struct producer *producers[RECORDER_MAX_PRODUCERS];
     atomic_uint producer_count;
     struct lathe_probe probes[RECORDER_MAX_PROBES]; /* under list_lock */
@@ -74,7 +77,8 @@ int recorder_lock(struct recorder *recorder, const char *real_path, struct lathe
 void recorder_unlock(struct recorder *recorder);
 
 /* recorder_events.c */
-int producer_open(struct recorder *recorder, struct producer **producer, struct lathe_error *err);
+int producer_open(struct recorder *recorder, const struct recorder_params *rings, struct producer **producer,
+                  struct lathe_error *err);
 void producer_close(struct producer *producer);
 /* The INSERT of an event's table; malloc'd. */
 char *event_insert_sql(int event);

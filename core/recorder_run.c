@@ -16,8 +16,8 @@ enum { COLD_LIMIT_BYTES = 16 << 20 };
 /* ?1 is the run everywhere. */
 const char *const cold_sql[COLD_COUNT] = {
     [COLD_RUN] = "INSERT INTO run (id, uid, label, experiment, question, sweep, seed_index, config_hash, started_at, state,"
-                 " clock, seed, config, machine, commit_id, dirty, argv)"
-                 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'running', ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+                 " clock, seed, config, machine, commit_id, dirty, argv, key)"
+                 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'running', ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     [COLD_RUN_END] = "UPDATE run SET state = ?2, dropped_events = ?3 WHERE id = ?1",
     [COLD_FACTOR] = "INSERT INTO run_factor (run_id, name, value) VALUES (?1, ?2, ?3)"
                     " ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -220,17 +220,18 @@ int recorder_run_begin(struct recorder *recorder, const struct run_info *info, s
         return lathe_fail(err, LATHE_ENOMEM, "%s: no memory for a run", recorder->path);
     clock_gettime(CLOCK_REALTIME, &t);
     r->recorder = recorder;
+    r->rings = recorder->params;
     pthread_mutex_lock(&recorder->list_lock);
     r->id = recorder->next_run++;
     r->next = recorder->runs;
     recorder->runs = r;
     pthread_mutex_unlock(&recorder->list_lock);
 
-    status = cold_put(r, COLD_RUN, err, "sssssnsisisssns", uid, info->label, info->experiment, info->question,
+    status = cold_put(r, COLD_RUN, err, "sssssnsisisssnss", uid, info->label, info->experiment, info->question,
                       info->sweep, info->seed_index < 0 ? RECORD_NULL : info->seed_index, info->config_hash,
                       (int64_t)t.tv_sec * 1000000000 + t.tv_nsec, info->clock, (int64_t)info->seed, info->config_json,
                       info->machine_json, info->commit_id, info->dirty < 0 ? RECORD_NULL : (int64_t)info->dirty,
-                      info->argv_json);
+                      info->argv_json, info->key);
     if (status == LATHE_OK)
         status = recorder_flush(recorder, err);
     if (status == LATHE_OK)
@@ -260,6 +261,15 @@ int recorder_run_end(struct recorder_run *run, const char *state, struct lathe_e
     return status;
 }
 
+void recorder_run_rings(struct recorder_run *run, const struct recorder_params *params)
+{
+    run->rings.on_full = params->on_full;
+    if (params->ring_bytes)
+        run->rings.ring_bytes = params->ring_bytes;
+    if (params->bulk_bytes)
+        run->rings.bulk_bytes = params->bulk_bytes;
+}
+
 int64_t recorder_run_id(const struct recorder_run *run)
 {
     return run->id;
@@ -281,7 +291,7 @@ int recorder_producer(struct recorder_run *run, struct producer **producer, stru
     unsigned count = atomic_load(&run->producer_count);
     if (count == RECORDER_MAX_PRODUCERS)
         return lathe_fail(err, LATHE_EFULL, "a run has at most %d recording threads", RECORDER_MAX_PRODUCERS);
-    int status = producer_open(run->recorder, producer, err);
+    int status = producer_open(run->recorder, &run->rings, producer, err);
     if (status != LATHE_OK)
         return status;
     pthread_mutex_lock(&run->recorder->list_lock);

@@ -11,8 +11,7 @@
 
 /* ── the database ──────────────────────────────────────────────────────────────────── */
 
-/* The folders above `path`, as mkdir -p makes them. */
-static int make_folders(const char *path, struct lathe_error *err)
+int make_folders(const char *path, struct lathe_error *err)
 {
     char folder[4096];
     snprintf(folder, sizeof folder, "%s", path);
@@ -378,11 +377,12 @@ static int open_recording(struct run_job *job, struct lathe_error *err)
     if (!status)
         status = make_folders(job->database, err);
     if (!status)
-        status = recorder_open(&params, &job->open_recorder, err);
+        status = recorder_borrow(&params, &job->open_recorder, err);
     if (!status)
         status = recorder_run_begin(job->open_recorder, &job->info, &job->run, err);
     if (status)
         return status;
+    recorder_run_rings(job->run, &params);
     snprintf(job->database_path, sizeof job->database_path, "%s", recorder_path(job->open_recorder));
     job->id = recorder_run_id(job->run);
     return record_description(job, job->run, err);
@@ -418,7 +418,7 @@ int run_job_end(struct run_job *job, int status, struct lathe_error *err)
         record_failure(job->run, &job->clock, err);
     if (job->run && recorder_run_end(job->run, status ? "failed" : "done", &closing) && !status)
         *err = closing, status = closing.code;
-    if (job->open_recorder && recorder_close(job->open_recorder, &closing) && !status)
+    if (job->open_recorder && recorder_return(job->open_recorder, &closing) && !status)
         *err = closing, status = closing.code;
     job->run = NULL;
     job->open_recorder = NULL;

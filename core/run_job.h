@@ -82,12 +82,14 @@ int run_job_end(struct run_job *job, int status, struct lathe_error *err);
 void run_job_close(struct run_job *job);
 void run_requests_free(struct planned_request *requests, size_t count);
 
+/* The folders above `path`, as mkdir -p makes them. */
+int make_folders(const char *path, struct lathe_error *err);
 /* {"hostname": …, "cpu": …, …}; malloc'd, NULL without memory. [main] */
 char *machine_json(void);
 /* The commit that this was built from ("" if unknown), and whether the tree was changed:
  * 1, 0, −1 unknown. */
 const char *build_commit(int *dirty);
-/* SHA-256 of a file, remembered by path, size and time of change for as long as the process lives. [main] */
+/* SHA-256 of a file, remembered by path, size and time of change for as long as the process lives. [any, not & running] */
 int file_sha256_cached(const char *path, char hex[65], struct lathe_error *err);
 
 /* A bar on a terminal, plain lines elsewhere; on stderr. [main] */

@@ -62,6 +62,10 @@ struct loaded_model {
 int loaded_model_open(struct registry *registry, const struct stage *model, const struct stage *tokenizer,
                       struct loaded_model *loaded, struct lathe_error *err);
 void loaded_model_close(struct loaded_model *loaded); /* zeroed is ignored */
+/* Loaded once more, with the options of `from`: for a run on a thread of its own, since a run's
+ * clock and rings hang on the instances that serve it (model_copy.c). [main or loader] */
+int loaded_model_copy(struct registry *registry, const struct loaded_model *from, struct loaded_model *copy,
+                      struct lathe_error *err);
 
 /* The stages of one engine beside model and tokenizer. `stages` is by kind. All or none. */
 int parts_open(struct registry *registry, const struct loaded_model *loaded, const struct stage *stages,

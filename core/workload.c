@@ -153,6 +153,11 @@ void workload_close(struct workload *w)
     free(w);
 }
 
+int workload_copy(const struct workload *from, struct workload **copy, struct lathe_error *err)
+{
+    return workload_open(&from->params, copy, err);
+}
+
 size_t workload_count(const struct workload *w)
 {
     return w->params.requests;

@@ -103,6 +103,8 @@ struct workload_request {
 
 /* Everything is copied and checked; a bad rate or share is one sentence. [main] */
 int workload_open(const struct workload_params *params, struct workload **workload, struct lathe_error *err);
+/* The same from its first request on, for a run on another thread. [any, while nobody closes `from`] */
+int workload_copy(const struct workload *from, struct workload **copy, struct lathe_error *err);
 void workload_close(struct workload *workload); /* NULL is ignored */
 size_t workload_count(const struct workload *workload);
 /* The next one, in order of arrival; 0 when there are no more. Allocates nothing. [one thread] */

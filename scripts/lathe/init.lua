@@ -4,6 +4,7 @@
 --   lathe.model { "llama", path = "smollm2-135m" }   weights and tokenizer, loaded once
 --   lathe.run { model = …, scheduler = "sjf", workload = …, seed = 1 }   one run, and a handle to ask
 --   lathe.fleet { replicas = 8, router = "p2c", … }  the same with so many replicas of the model behind a router
+--   lathe.sweep { name = …, grid = { … }, seeds = 10, run = function(p) return { … } end }   many runs, and what they say
 --   lathe.engine { model = …, bus = "shm" }          an engine that the script drives itself: post, await, scale, health, call
 --   lathe.bus "async"                                a bus by itself, to be measured
 --   lathe.sql "results/x.db"                         a database, read only
@@ -13,10 +14,11 @@
 --   lathe.print(rows)                                a table with aligned columns
 --   lathe.json.encode(value), lathe.json.decode(text)
 --
--- The rest is in lathe.workload, lathe.stats, lathe.swift.
+-- The rest is in lathe.workload, lathe.stats, lathe.swift. How sweeps go stands in lathe/sweep.lua.
 local check   = require "lathe.check"
 local core    = require "lathe.core"
 local passage = require "lathe.passage"
+local resume  = require "lathe.resume"
 
 local lathe = {
   version = core.version,
@@ -32,42 +34,19 @@ local lathe = {
   print   = require "lathe.print",
   policy  = require "lathe.policy",
   options = require "lathe.options",
+  sweep   = require "lathe.sweep",
 }
 
--- A request may say how many tokens its prompt has instead of what it says: it then gets a
--- stretch of the passage, from a place that its number draws, so that no two share a prefix.
-local function with_prompts(description)
-  if description.clock == "virtual" then return description end -- lengths are enough
-  local workload = description.workload
-  local requests = type(workload) == "table" and (workload.requests or workload)
-  if type(requests) ~= "table" then return description end
-  local filled, changed = {}, false
-  for i, request in ipairs(requests) do
-    filled[i] = request
-    if type(request) == "table" and request.prompt_tokens then
-      local copy = {}
-      for k, v in pairs(request) do copy[k] = v end
-      copy.prompt_tokens = nil
-      copy.tokens = passage.tokens(description.model, request.prompt_tokens, description.seed or 1, i)
-      filled[i], changed = copy, true
+-- With `resume = true`, or `lathe run --resume`, a run that the database has as done is not done
+-- again: the handle is of the first, and its field `resumed` is true.
+function lathe.run(description)
+  if type(description) == "table" then
+    description = passage.fill(description)
+    if core.resume or description.resume == true then
+      local earlier = resume.earlier(description)
+      if earlier then return earlier end
     end
   end
-  if not changed then return description end
-  local whole = {}
-  if workload.requests then
-    for k, v in pairs(workload) do whole[k] = v end
-    whole.requests = filled
-  else
-    whole = filled
-  end
-  local result = {}
-  for k, v in pairs(description) do result[k] = v end
-  result.workload = whole
-  return result
-end
-
-function lathe.run(description)
-  if type(description) == "table" then description = with_prompts(description) end
   return core.run(description)
 end
 

@@ -47,4 +47,36 @@ function passage.tokens(model, count, seed, number)
   return tokens
 end
 
+-- A request may say how many tokens its prompt has instead of what it says: it then gets a
+-- stretch of the passage, from a place that its number draws, so that no two share a prefix.
+function passage.fill(description)
+  if description.clock == "virtual" then return description end -- lengths are enough
+  local workload = description.workload
+  local requests = type(workload) == "table" and (workload.requests or workload)
+  if type(requests) ~= "table" then return description end
+  local filled, changed = {}, false
+  for i, request in ipairs(requests) do
+    filled[i] = request
+    if type(request) == "table" and request.prompt_tokens then
+      local copy = {}
+      for k, v in pairs(request) do copy[k] = v end
+      copy.prompt_tokens = nil
+      copy.tokens = passage.tokens(description.model, request.prompt_tokens, description.seed or 1, i)
+      filled[i], changed = copy, true
+    end
+  end
+  if not changed then return description end
+  local whole = {}
+  if workload.requests then
+    for k, v in pairs(workload) do whole[k] = v end
+    whole.requests = filled
+  else
+    whole = filled
+  end
+  local result = {}
+  for k, v in pairs(description) do result[k] = v end
+  result.workload = whole
+  return result
+end
+
 return passage
