@@ -47,6 +47,7 @@ struct live {
     bool planned;                   /* in this step's plan */
     bool refused;                   /* this step's can_reserve said no */
     bool ignore_eos;
+    bool own_sampling;              /* `sampling` was asked for, not the sampler's defaults */
     bool want_text;
     int32_t probe;                  /* 0: none, n: probes[n − 1] */
     uint32_t losses;                /* steps of its own that a worker died in */

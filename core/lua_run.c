@@ -225,8 +225,8 @@ static void add_instance(luaL_Buffer *buffer, const char *kind, const struct ins
 /* Pushes what the run was, the seed left out, so that runs which differ in it alone have one hash. */
 static void push_configuration(lua_State *L, const struct run_job *job)
 {
-    lua_newtable(L); /* what is plain Lua: engine, trace, workers, workload */
-    static const char *const plain[] = { "engine", "trace", "workers" };
+    lua_newtable(L); /* what is plain Lua: engine, trace, workers, router, workload */
+    static const char *const plain[] = { "engine", "trace", "workers", "router" };
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
         lua_getfield(L, 1, plain[i]);
         lua_setfield(L, -2, plain[i]);
