@@ -98,19 +98,19 @@ function calibrate.nnls(G, h)
     end
     if not best then break end
     set[best] = true
-    while true do -- and the ones that became negative leave
+    while true do -- and those that would become negative leave, one by one
       local s = solve(G, h, set)
       if not s then
         set[best], barred[best] = nil, true
         break
       end
-      local alpha = 1
-      for j = 1, N do if set[j] and s[j] <= 0 then alpha = math.min(alpha, x[j] / (x[j] - s[j])) end end
+      local alpha, leaves = 1, nil
       for j = 1, N do
-        x[j] = x[j] + alpha * (s[j] - x[j])
-        if set[j] and alpha < 1 and x[j] <= 1e-12 * scale then x[j], set[j] = 0, nil end
+        if set[j] and s[j] <= 0 and x[j] / (x[j] - s[j]) < alpha then alpha, leaves = x[j] / (x[j] - s[j]), j end
       end
-      if alpha >= 1 then break end
+      for j = 1, N do x[j] = x[j] + alpha * (s[j] - x[j]) end
+      if not leaves then break end
+      x[leaves], set[leaves] = 0, nil
     end
   end
   return x

@@ -120,17 +120,38 @@ end
 -- Requests in the order of before; `ids` maps the replay's numbers to theirs.
 local function requests_of(db, run, config, model, closed)
   local requests, ids, known, stood_in, cut = {}, {}, {}, 0, 0
-  local rows = db:query("select * from request where run_id = ? and prompt_tokens > 0 order by id", run.id)
-  for index, row in ipairs(rows) do
-    local request = request_of(row, closed)
-    known[row.id] = put_prompt(request, db, run, row, index, model)
-    if not known[row.id] then stood_in = stood_in + 1 end
-    if row.finish_reason == "abort" or row.finish_reason == "error" then cut = cut + 1 end
-    put_length(request, row, known[row.id], row.finish_reason == "stop" and last_token(db, run, row))
-    put_sampling(request, row, config.sampler)
-    requests[index], ids[index] = request, row.id
+  while true do -- a chunk at a time: rows are larger than requests
+    local rows = db:query("select * from request where run_id = ? and prompt_tokens > 0 and id > ? order by id limit 5000",
+      run.id, ids[#ids] or 0)
+    if #rows == 0 then break end
+    for _, row in ipairs(rows) do
+      local request, index = request_of(row, closed), #ids + 1
+      known[row.id] = put_prompt(request, db, run, row, index, model)
+      if not known[row.id] then stood_in = stood_in + 1 end
+      if row.finish_reason == "abort" or row.finish_reason == "error" then cut = cut + 1 end
+      put_length(request, row, known[row.id], row.finish_reason == "stop" and last_token(db, run, row))
+      put_sampling(request, row, config.sampler)
+      requests[index], ids[index] = request, row.id
+    end
   end
   return requests, ids, known, stood_in, cut
+end
+
+local function notes_of(db, run, stood_in, cut)
+  local notes = {}
+  local function note(format, ...) notes[#notes + 1] = format:format(...) end
+  if stood_in > 0 then
+    note("%s not recorded: others of their length stand in, and tokens of those can't be compared (trace = { tokens = \"all\" } "
+      .. "keeps prompts)", plural(stood_in, "prompt") .. (stood_in == 1 and " was" or " were"))
+  end
+  if cut > 0 then note("%s ended early by cancelling or failing: here after as many tokens", plural(cut, "request")) end
+  local changes = db:query([[select count(*) as n from service_event where run_id = ?
+      and what in ('swapped', 'scaled', 'worker_died', 'worker_stuck')]], run.id)[1].n
+  if changes > 0 then note("stages were swapped, scaled or lost %s while it ran: here they stay as they began",
+    changes == 1 and "once" or changes .. " times") end
+  if run.dropped_events > 0 then note("%s of it had been dropped", plural(run.dropped_events, "row")) end
+  if run.state ~= "done" then note("the run was %s: what it left is repeated", run.state) end
+  return notes
 end
 
 -- What lathe.run takes, and how to compare: { description, run, ids, known, notes }.
@@ -152,16 +173,9 @@ function replay.prepare(path, id, output)
                  concurrency = closed and config.workload.concurrency or nil, think = closed and config.workload.think or nil },
   }
   for _, kind in ipairs(STAGES) do description[kind] = stage(config[kind]) end
-  local notes = {}
-  if stood_in > 0 then
-    notes[#notes + 1] = ("%s not recorded: others of their length stand in, and tokens of those can't be compared "
-      .. "(trace = { tokens = \"all\" } keeps prompts)"):format(plural(stood_in, "prompt") .. (stood_in == 1 and " was" or " were"))
-  end
-  if cut > 0 then notes[#notes + 1] = plural(cut, "request") .. " ended early by cancelling or failing: here after as many tokens" end
-  if run.dropped_events > 0 then notes[#notes + 1] = plural(run.dropped_events, "row") .. " of it had been dropped" end
-  if run.state ~= "done" then notes[#notes + 1] = ("the run was %s: what it left is repeated"):format(run.state) end
   local timed = run.clock == "real" and (not closed and requests[#requests].at > 0 or (config.workload.think or 0) > 0)
-  return { description = description, run = run, path = path, ids = ids, known = known, notes = notes, timed = timed }
+  return { description = description, run = run, path = path, ids = ids, known = known, timed = timed,
+           notes = notes_of(db, run, stood_in, cut) }
 end
 
 -- ── what was another way ───────────────────────────────────────────────────────────────
