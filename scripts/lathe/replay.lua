@@ -258,11 +258,12 @@ end
 function replay.changes(a, b)
   local changed = {}
   for _, sql in ipairs { "select kind, name, sha256 from plugin where run_id = ?",
-                         "select kind, name, sha256 from artifact where run_id = ? and kind = 'model'" } do
+                         "select '' as kind, 'the model''s file' as name, sha256 from artifact where run_id = ? and kind = 'model'" } do
     local before = {}
-    for _, row in ipairs(a.db:query(sql, a.run)) do before[row.kind .. "/" .. row.name] = row.sha256 end
+    local function name_of(row) return row.kind == "" and row.name or row.kind .. "/" .. row.name end
+    for _, row in ipairs(a.db:query(sql, a.run)) do before[name_of(row)] = row.sha256 end
     for _, row in ipairs(b.db:query(sql, b.run)) do
-      local name = row.kind .. "/" .. row.name
+      local name = name_of(row)
       if before[name] and row.sha256 and before[name] ~= row.sha256 then changed[#changed + 1] = name end
     end
   end
@@ -280,7 +281,7 @@ function replay.main(wish)
   local before <close> = lathe.sql(plan.path)
   local now <close> = lathe.sql(r.database)
   local a, b = { db = before, run = plan.run.id }, { db = now, run = r.id }
-  for _, name in ipairs(replay.changes(a, b)) do print(("warning: %s is another file than before (its SHA-256 changed)"):format(name)) end
+  for _, name in ipairs(replay.changes(a, b)) do print(("warning: %s is not what it was (its SHA-256 changed)"):format(name)) end
   local sentence, steps, tokens = replay.difference(a, b, plan.ids, plan.known)
   if sentence and plan.timed then
     fail("%s (%s equal before; arrivals met a real clock, which can't be repeated exactly)", sentence, plural(steps, "step"))

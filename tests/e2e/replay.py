@@ -10,6 +10,7 @@ import sys
 import tempfile
 
 lathe = os.environ["LATHE"]
+zoo = pathlib.Path(os.environ["LATHE_SOURCE"]) / "tests/data/zoo"
 folder = tempfile.TemporaryDirectory()
 here = pathlib.Path(folder.name)
 failures = []
@@ -128,8 +129,24 @@ r = replay("x.db", "3")
 check("another end", r.returncode == 1 and "request 2 ended with length, was deadline" in r.stderr, r)
 rows("x.db", "update plugin set sha256 = '00' where run_id = 6 and kind = 'scheduler'")
 r = replay("x.db", "6")
-check("a plugin that changed is warned of", r.returncode == 0 and "warning: scheduler/fcfs is another file" in r.stdout, r)
+check("a plugin that changed is warned of", r.returncode == 0 and "warning: scheduler/fcfs is not what it was" in r.stdout, r)
 
+(here / "llama.lua").write_text(f"""-- A model of a file.
+local lathe = require "lathe"
+local model = lathe.model {{ "llama", path = "{zoo / 'llama-f32.gguf'}", tokenizer = "byte" }}
+lathe.run {{ model = model, sampler = "topp", workload = {{ {{ tokens = {{ 1, 2, 3 }}, output_tokens = 6 }}, {{ prompt_tokens = 4, output_tokens = 3 }} }},
+  trace = {{ tokens = "all" }} }}
+""")
+r = call("run", "-q", "--database", "llama.db", "llama.lua")
+check("a model of a file runs", r.returncode == 0, r)
+r = replay("llama.db")
+check("and runs again, the only run without its number", r.returncode == 0 and "are equal" in r.stdout and "warning" not in r.stdout, r)
+rows("llama.db", "update artifact set sha256 = '00' where kind = 'model'")
+r = replay("llama.db", "1")
+check("a model file that changed is warned of", r.returncode == 0 and "warning: the model's file is not what it was" in r.stdout, r)
+rows("llama.db", "update run set config = replace(config, 'llama-f32', 'llama-gone')")
+r = replay("llama.db")
+check("a model file that is gone is one sentence", r.returncode == 1 and "llama-gone.gguf" in r.stderr and one_line(r), r)
 rows("x.db", "insert into service_event values (6, 5, 'engine', 0, 'swapped', 'scheduler')")
 r = replay("x.db", "6")
 check("a stage that was swapped is told of", r.returncode == 0 and "note: stages were swapped, scaled or lost once" in r.stdout, r)
