@@ -6,6 +6,8 @@
 
 #include <lathe/router.h>
 
+enum { MAX_TENANTS = 256 };
+
 struct replica {
     struct engine *engine;
     struct engine_parts parts;
@@ -20,17 +22,22 @@ struct deployment {
     const struct lathe_bus_api *bus;
     void *bus_self;
     struct instance *router; /* made when there is something to choose */
-    struct replica replicas[DEPLOYMENT_MAX_REPLICAS];
+    struct producer *producer;     /* shared by all replicas of a simulation: one thread drives them */
+    struct replica *replicas;      /* (max) */
+    struct lathe_replica *views;   /* what the router sees; (max) */
+    uint32_t max;
     uint32_t count;  /* of them open */
     uint32_t wanted; /* of them that take requests; the rest are draining */
     uint64_t seen; /* of the bus's completions */
+    char tenants[MAX_TENANTS][64]; /* numbered for the router; 0 is "" */
+    uint32_t tenant_count;
 };
 
 /* ── Replicas ───────────────────────────────────────────────────────────────────────── */
 
 static int make_router(struct deployment *d, struct lathe_error *err)
 {
-    struct lathe_router_limits limits = { .size = sizeof limits, .max_replicas = DEPLOYMENT_MAX_REPLICAS,
+    struct lathe_router_limits limits = { .size = sizeof limits, .max_replicas = d->max,
                                           .seed = d->params.engine.seed };
     if (d->router)
         return LATHE_OK;
@@ -44,6 +51,30 @@ static int make_router(struct deployment *d, struct lathe_error *err)
         d->router = NULL;
     }
     return status;
+}
+
+void deployment_refresh(struct deployment *d, uint32_t replica)
+{
+    struct lathe_replica *view = &d->views[replica];
+    struct engine_load load;
+    engine_get_load(d->replicas[replica].engine, &load);
+    view->waiting = load.waiting, view->running = load.running, view->pending_tokens = load.pending_tokens;
+    view->blocks_used = load.blocks_used, view->blocks_total = load.blocks_total;
+}
+
+void deployment_set_ready(struct deployment *d, uint32_t replica, int ready)
+{
+    d->views[replica].ready = ready;
+}
+
+static void on_ended(void *user, const struct engine_ended *ended)
+{
+    struct deployment *d = user;
+    const struct lathe_router_api *api = d->router ? d->router->api : NULL;
+    if (api && api->finished)
+        api->finished(d->router->self, ended->request, ended->replica);
+    if (d->params.ended)
+        d->params.ended(d->params.user, ended);
 }
 
 /* Sampler, kvcache, scheduler and batching of its own; the rest is replica 0's. */
@@ -62,8 +93,8 @@ static int add_replica(struct deployment *d, struct lathe_error *err)
     struct engine_params params = d->params.engine;
     int status;
 
-    if (d->count == DEPLOYMENT_MAX_REPLICAS)
-        return lathe_fail(err, LATHE_ERANGE, "%d replicas are the most that one deployment has", DEPLOYMENT_MAX_REPLICAS);
+    if (d->count == d->max)
+        return lathe_fail(err, LATHE_ERANGE, "%u replicas are the most that this deployment has", d->max);
     memset(r, 0, sizeof *r);
     r->parts = params.parts;
     if (d->count > 0) {
@@ -76,13 +107,17 @@ static int add_replica(struct deployment *d, struct lathe_error *err)
     params.replica = d->count;
     params.watch = &d->watch;
     params.numbers = &d->numbers;
+    params.producer = d->producer;
+    params.ended = on_ended;
+    params.user = d;
     status = engine_open(&params, &r->engine, err);
     if (status != LATHE_OK) {
         if (r->owned)
             parts_close_replica(&r->parts);
         return status;
     }
-    d->count++;
+    d->views[d->count] = (struct lathe_replica){ .id = d->count, .weight = 1000, .ready = 1 };
+    deployment_refresh(d, d->count++);
     return LATHE_OK;
 }
 
@@ -106,12 +141,22 @@ int deployment_open(const struct deployment_params *params, struct deployment **
     d->params = *params;
     d->bus = params->engine.parts.bus->api;
     d->bus_self = params->engine.parts.bus->self;
-    if (params->engine.run)
+    bool simulated = params->engine.clock->kind == CLOCK_KIND_VIRTUAL;
+    d->max = simulated ? DEPLOYMENT_MAX_SIMULATED : DEPLOYMENT_MAX_REPLICAS;
+    d->tenant_count = 1;
+    d->replicas = calloc(d->max, sizeof *d->replicas);
+    d->views = calloc(d->max, sizeof *d->views);
+    if (!d->replicas || !d->views)
+        status = lathe_fail(err, LATHE_ENOMEM, "no memory for a deployment of up to %u replicas", d->max);
+    else if (params->engine.run)
         status = recorder_producer(params->engine.run, &producer, err);
     if (status != LATHE_OK) {
+        free(d->replicas);
+        free(d->views);
         free(d);
         return status;
     }
+    d->producer = simulated ? producer : NULL;
     instance_attach(params->engine.parts.bus, params->engine.clock, producer); /* workers' first rows have times */
     bus_watch_open(&d->watch, params->engine.parts.bus, params->engine.clock, producer, params->hops);
     while (status == LATHE_OK && d->count < replicas)
@@ -134,33 +179,42 @@ void deployment_close(struct deployment *d)
     bus_watch_close(&d->watch);
     instance_attach(d->params.engine.parts.bus, NULL, NULL);
     instance_destroy(d->router);
+    free(d->replicas);
+    free(d->views);
     free(d);
 }
 
 /* ── Requests ───────────────────────────────────────────────────────────────────────── */
 
-/* What the router is told of a request that no engine knows yet. */
-static int route(struct deployment *d, const struct engine_submit *submit, uint32_t *choice, struct lathe_error *err)
+static uint32_t tenant_number(struct deployment *d, const char *name)
 {
-    struct lathe_replica replicas[DEPLOYMENT_MAX_REPLICAS];
+    if (!name || !*name)
+        return 0;
+    for (uint32_t i = 1; i < d->tenant_count; i++)
+        if (strcmp(d->tenants[i], name) == 0)
+            return i;
+    if (d->tenant_count == MAX_TENANTS || strlen(name) >= sizeof d->tenants[0])
+        return MAX_TENANTS; /* the engine refuses it, or calls them all alike */
+    memcpy(d->tenants[d->tenant_count], name, strlen(name) + 1);
+    return d->tenant_count++;
+}
+
+/* The router is told of a request that no engine knows yet. */
+int deployment_choose(struct deployment *d, const struct engine_submit *submit, uint32_t *choice, struct lathe_error *err)
+{
+    if (d->count == 1) {
+        *choice = d->views[0].ready ? 0 : LATHE_ROUTER_HOLD;
+        return LATHE_OK;
+    }
     struct lathe_request req = {
         .size = sizeof req, .id = d->numbers.request + 1, .session = submit->session, .priority = submit->priority,
-        .planned_ns = submit->planned_ns, .prompt_tokens = (uint32_t)(submit->tokens ? submit->token_count : submit->text_bytes),
+        .tenant = tenant_number(d, submit->tenant), .planned_ns = submit->planned_ns,
+        .prompt_tokens = (uint32_t)(submit->text ? submit->text_bytes : submit->token_count),
         .predicted_output_tokens = submit->predicted_output_tokens, .tokens = submit->tokens,
     };
     const struct lathe_router_api *api = d->router->api;
-
-    for (uint32_t i = 0; i < d->count; i++) {
-        struct engine_stats stats;
-        engine_get_stats(d->replicas[i].engine, &stats);
-        replicas[i] = (struct lathe_replica){
-            .id = i, .waiting = stats.waiting, .running = stats.running, .pending_tokens = stats.pending_tokens,
-            .blocks_used = stats.kv.used, .blocks_total = stats.kv.total, .weight = 1000,
-            .ready = i < d->wanted,
-        };
-    }
-    int status = api->route(d->router->self, &req, replicas, d->count, choice, err);
-    if (status == LATHE_OK && *choice >= d->count)
+    int status = api->route(d->router->self, &req, d->views, d->count, choice, err);
+    if (status == LATHE_OK && *choice >= d->count && *choice != LATHE_ROUTER_HOLD)
         return lathe_fail(err, LATHE_EINTERNAL, "router/%s chose replica %u of %u", d->router->plugin->name, *choice, d->count);
     return status;
 }
@@ -169,9 +223,14 @@ int deployment_submit(struct deployment *d, const struct engine_submit *submit, 
                       struct lathe_error *err)
 {
     uint32_t choice = 0;
-    int status = d->count > 1 ? route(d, submit, &choice, err) : LATHE_OK;
+    for (uint32_t i = 0; d->count > 1 && i < d->count; i++) /* readers may have ended some meanwhile */
+        deployment_refresh(d, i);
+    int status = deployment_choose(d, submit, &choice, err);
     if (status != LATHE_OK)
         return status;
+    if (choice == LATHE_ROUTER_HOLD)
+        return lathe_fail(err, LATHE_EFULL, "router/%s holds the request back until another one has ended",
+                          d->router ? d->router->plugin->name : "none");
     request->replica = choice;
     return engine_submit(d->replicas[choice].engine, submit, &request->id, err);
 }
@@ -217,6 +276,8 @@ static int scale_model(struct deployment *d, uint32_t count, struct lathe_error 
         d->wanted = count; /* who was draining and is wanted again simply goes on */
     else
         d->wanted = d->count;
+    for (uint32_t i = 0; i < d->count; i++)
+        d->views[i].ready = i < d->wanted;
     close_drained(d);
     return status;
 }
@@ -228,8 +289,8 @@ int deployment_scale(struct deployment *d, const char *service, uint32_t count, 
     char detail[96];
     int status;
 
-    if (count < 1 || count > DEPLOYMENT_MAX_REPLICAS)
-        return lathe_fail(err, LATHE_ERANGE, "a service can be scaled to 1 … %d, not to %u", DEPLOYMENT_MAX_REPLICAS, count);
+    if (count < 1 || count > d->max)
+        return lathe_fail(err, LATHE_ERANGE, "a service can be scaled to 1 … %u, not to %u", d->max, count);
     if (model) {
         status = scale_model(d, count, err);
     } else {
@@ -290,9 +351,10 @@ static void wait_for_any(struct deployment *d, int64_t wake_ns)
 {
     const int64_t moment_ns = 50 * 1000000;
     int64_t left = moment_ns, now = clock_now(d->params.engine.clock);
-    for (uint32_t i = 0; i < d->count; i++)
-        if (!engine_is_started(d->replicas[i].engine) && d->replicas[i].until_ns < wake_ns)
-            wake_ns = d->replicas[i].until_ns;
+    for (uint32_t i = 0; i < d->count; i++) {
+        int64_t next = engine_is_started(d->replicas[i].engine) ? engine_due(d->replicas[i].engine) : d->replicas[i].until_ns;
+        wake_ns = next < wake_ns ? next : wake_ns;
+    }
     if (wake_ns - now < left)
         left = wake_ns > now ? wake_ns - now : 0;
     d->bus->poll(d->bus_self, &d->seen, left);

@@ -20,7 +20,7 @@
 
 struct deployment;
 
-enum { DEPLOYMENT_MAX_REPLICAS = 64 };
+enum { DEPLOYMENT_MAX_REPLICAS = 64, DEPLOYMENT_MAX_SIMULATED = 65536 }; /* with a real clock; with a virtual one */
 
 struct deployment_params {
     struct engine_params engine; /* of every replica; parts are replica 0's and stay the caller's.
@@ -30,6 +30,9 @@ struct deployment_params {
     /* What more replicas are made with; NULL: replica 0 is the only one there can be. */
     struct registry *registry;
     const struct stage *stages;  /* by kind, as for parts_open; also the router's */
+    /* As the engine's `ended`, once the router knows. */
+    void (*ended)(void *user, const struct engine_ended *ended);
+    void *user;
 };
 
 int deployment_open(const struct deployment_params *params, struct deployment **deployment, struct lathe_error *err);
@@ -40,7 +43,8 @@ struct deployment_request {
     uint32_t replica;
 };
 
-/* As the engine's, after the router's choice. */
+/* As the engine's, after the router's choice. LATHE_EFULL too if the router holds it back: ask again
+ * when something ended. */
 int deployment_submit(struct deployment *deployment, const struct engine_submit *submit,
                       struct deployment_request *request, struct lathe_error *err);
 int deployment_read(struct deployment *deployment, struct deployment_request request, struct lathe_output *output,
@@ -66,6 +70,16 @@ int deployment_swap_bus(struct deployment *deployment, struct instance *next, st
 
 /* Sums over the replicas; `degraded` is the worst of them. */
 void deployment_get_stats(const struct deployment *deployment, struct engine_stats *stats);
+/* ── For whoever drives the replicas one by one (simulate.h) ── */
+
+/* The router's choice, or LATHE_ROUTER_HOLD. [engine] */
+int deployment_choose(struct deployment *deployment, const struct engine_submit *submit, uint32_t *choice,
+                      struct lathe_error *err);
+/* What the router sees of it is brought up to date; after each begin, finish and submit. [engine] */
+void deployment_refresh(struct deployment *deployment, uint32_t replica);
+/* Whether it takes new requests. [engine] */
+void deployment_set_ready(struct deployment *deployment, uint32_t replica, int ready);
+
 /* Of one: 0 … deployment_replicas − 1. */
 struct engine *deployment_engine(struct deployment *deployment, uint32_t replica);
 const struct lathe_bus_api *deployment_bus(const struct deployment *deployment, void **self);

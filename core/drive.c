@@ -137,6 +137,7 @@ static int tell(struct driving *d, int64_t now_ns, bool always)
     struct engine_stats stats;
     deployment_get_stats(p->deployment, &stats);
     struct drive_progress progress = { .now_ns = now_ns,
+                                       .machine_ns = now_ns,
                                        .finished = d->finished,
                                        .total = p->count,
                                        .output_tokens = d->output_tokens,

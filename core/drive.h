@@ -26,7 +26,8 @@ struct planned_request {
 };
 
 struct drive_progress {
-    int64_t now_ns;
+    int64_t now_ns;              /* by the run's clock */
+    int64_t machine_ns;          /* by the machine's: for pacing what is shown */
     uint64_t finished, total, output_tokens, steps;
     uint32_t waiting, running;
 };

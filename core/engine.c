@@ -38,11 +38,14 @@ static int loan_messages(struct engine *e, struct lathe_error *err)
                       2 * requests * sizeof(struct lathe_slice) + rows * sizeof(int32_t) +
                       requests * table * sizeof(int32_t) + 2 * requests * sizeof(uint32_t) +
                       e->params.probe_count * sizeof(struct lathe_probe);
-    size_t logits = requests * vocab * sizeof(float);
+    size_t logits = e->by_length ? 0 : requests * vocab * sizeof(float);
+    size_t picked = e->picks ? 64 + requests * sizeof(struct lathe_picked) : 0;
+    if (e->by_length)
+        rows = table = 0;
     size_t piece = sizeof(((struct lathe_output *)0)->text);
 
     e->forward_in = loan(e, in_bytes, &status, err);
-    e->forward_out = loan(e, sizeof *e->forward_out + slack + logits, &status, err);
+    e->forward_out = loan(e, sizeof *e->forward_out + slack + logits + picked, &status, err);
     e->sample_in = loan(e, sizeof *e->sample_in + slack + requests * sizeof(struct lathe_sample_row), &status, err);
     e->sample_out = loan(e, sizeof *e->sample_out + slack + requests * sizeof(struct lathe_sampled), &status, err);
     e->decode_in = loan(e, sizeof *e->decode_in + slack, &status, err);
@@ -52,6 +55,8 @@ static int loan_messages(struct engine *e, struct lathe_error *err)
     if (status != LATHE_OK)
         return status;
 
+    if (e->by_length)
+        return LATHE_OK;
     struct lathe_span span;
     e->forward_out->head.bytes = sizeof *e->forward_out;
     char *at = lathe_message_add(&e->forward_out->head, &span, requests * vocab, sizeof(float));
@@ -70,6 +75,8 @@ static int make_slots(struct engine *e, struct lathe_error *err)
     size_t slab;
 
     e->token_stride = e->params.context_tokens + 1;
+    if (e->params.lengths_only)
+        e->token_stride = 0;
     if (__builtin_mul_overflow((size_t)n, (size_t)e->token_stride, &slab) || slab > UINT32_MAX)
         return lathe_fail(err, LATHE_ERANGE,
                           "%u requests of %u tokens are more than an engine can number; lower max_requests or "
@@ -89,6 +96,8 @@ static int make_slots(struct engine *e, struct lathe_error *err)
     e->token_slab = (int32_t *)(void *)(e->slab + 1);
     e->piece_slab = zeroed((size_t)n * e->queue_pieces, sizeof(struct lathe_output));
     e->live = zeroed(n, sizeof *e->live);
+    e->free_slots = zeroed(n, sizeof *e->free_slots);
+    e->tried = zeroed(n, sizeof *e->tried);
     e->names = zeroed(MAX_NAMES, NAME_BYTES);
     e->entries = zeroed(e->params.batch_requests, sizeof *e->entries);
     e->plan.capacity = e->params.batch_requests;
@@ -97,17 +106,18 @@ static int make_slots(struct engine *e, struct lathe_error *err)
     e->ranking.requests = zeroed(n, sizeof *e->ranking.requests);
     e->ranking.preempt = zeroed(n, sizeof *e->ranking.preempt);
     e->probes = zeroed(e->params.probe_count, sizeof *e->probes);
-    if (!e->slots || !e->piece_slab || !e->live || !e->names || !e->entries || !e->plan.entries ||
+    if (!e->slots || !e->piece_slab || !e->live || !e->free_slots || !e->tried || !e->names || !e->entries || !e->plan.entries ||
         !e->ranking.requests || !e->ranking.preempt || !e->probes)
         return lathe_fail(err, LATHE_ENOMEM, "no memory for %u requests of %u tokens; lower max_requests or "
                           "context_tokens", n, e->params.context_tokens);
 
     for (uint32_t i = 0; i < n; i++) {
-        e->slots[i].tokens = e->token_slab + (size_t)i * e->token_stride;
+        e->slots[i].tokens = e->params.lengths_only ? NULL : e->token_slab + (size_t)i * e->token_stride;
         e->slots[i].queue.pieces = e->piece_slab + (size_t)i * e->queue_pieces;
         e->slots[i].queue.mask = e->queue_pieces - 1;
     }
     e->name_count = 1;
+    e->slowness = 1.0;
     e->next_deadline_ns = INT64_MAX;
     return LATHE_OK;
 }
@@ -181,16 +191,31 @@ static int bind_model(struct engine *e, struct lathe_error *err)
         .output_rows = p->batch_requests,
         .threads = p->threads,
         .kv_dtype = p->kv_dtype,
+        .replica = p->replica,
+        .seed = p->seed,
     };
     if (e->remote) /* the worker makes it, from a recipe */
         return LATHE_OK;
     return e->model->context_create(p->parts.model->self, &e->context, &e->model_context, err);
 }
 
+static struct lathe_scheduler_limits scheduler_limits(const struct engine *e)
+{
+    return (struct lathe_scheduler_limits){ .size = sizeof(struct lathe_scheduler_limits),
+                                            .max_requests = e->params.max_requests, .seed = e->params.seed,
+                                            .cached_prefix = e->kv->cached_prefix != NULL };
+}
+
+static uint32_t cached_prefix(void *engine, const struct lathe_request *req)
+{
+    const struct engine *e = engine;
+    return e->kv->cached_prefix(e->kv_self, req);
+}
+
 static int bind_policies(struct engine *e, struct lathe_error *err)
 {
     struct engine_params *p = &e->params;
-    struct lathe_scheduler_limits scheduler = { .size = sizeof scheduler, .max_requests = p->max_requests, .seed = p->seed };
+    struct lathe_scheduler_limits scheduler = scheduler_limits(e);
     struct lathe_batching_limits batching = { .size = sizeof batching,
                                               .max_requests = p->max_requests,
                                               .max_batch_tokens = p->batch_tokens,
@@ -209,8 +234,22 @@ static int bind_policies(struct engine *e, struct lathe_error *err)
         .block_tokens = e->geometry.block_tokens,
         .can_reserve = memory_can_reserve,
         .engine = e,
+        .cached_prefix = e->kv->cached_prefix ? cached_prefix : NULL,
     };
+    /* Twice what a batch can hold: some may be passed over. A small engine's are all ranked. */
+    e->view.ranking_wanted = p->max_requests > 1024 ? 2 * p->batch_requests : 0;
     return status;
+}
+
+/* What the model can besides logits. Someone who reads tokens gets them from the sampler as ever. */
+static void find_abilities(struct engine *e)
+{
+    void *self = e->params.parts.model->self;
+    if (!e->model->get_extension)
+        return;
+    e->tells_time = e->model->get_extension(self, LATHE_MODEL_TIME) != NULL;
+    e->by_length = e->model->get_extension(self, LATHE_MODEL_LENGTHS) && e->model->get_extension(self, LATHE_MODEL_PICK);
+    e->picks = e->by_length;
 }
 
 static void describe(struct engine *e)
@@ -241,6 +280,13 @@ static int check_sizes(struct engine *e, struct lathe_error *err)
                           "output_queue %u", 1u << 20, 1u << 16);
     if (p->context_tokens < 2 || (trained && p->context_tokens > trained))
         return lathe_fail(err, LATHE_ERANGE, "context_tokens is %u; the model takes 2 … %u", p->context_tokens, trained);
+    if (p->lengths_only && !e->by_length)
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "model/%s computes with tokens: requests that are known by their lengths "
+                          "alone are for a model that looks at nothing else (sim)", p->parts.model->plugin->name);
+    if (e->clock->kind == CLOCK_KIND_VIRTUAL && (!e->tells_time || e->remote))
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "a virtual clock wants a model that tells its time (sim) and a bus without "
+                          "worker processes, not model/%s over bus/%s", p->parts.model->plugin->name,
+                          p->parts.bus->plugin->name);
     if (p->batch_requests > p->batch_tokens)
         p->batch_requests = p->batch_tokens;
     if (e->tokenizer_info.vocab_tokens > e->model_info.vocab_tokens)
@@ -279,9 +325,11 @@ int engine_open(const struct engine_params *params, struct engine **engine, stru
     e->bus = e->lender = parts->bus->api, e->bus_self = e->lender_self = parts->bus->self;
     e->remote = e->bus->get_extension && e->bus->get_extension(NULL, LATHE_BUS_WORKER);
     e->numbers = params->numbers ? params->numbers : &e->own_numbers;
+    find_abilities(e);
     describe(e);
 
-    if (params->run && (status = recorder_producer(params->run, &e->producer, err)) != LATHE_OK)
+    e->producer = params->producer;
+    if (params->run && !e->producer && (status = recorder_producer(params->run, &e->producer, err)) != LATHE_OK)
         goto fail;
     attach(e, e->clock, e->producer);
     if ((status = check_sizes(e, err)) != LATHE_OK || (status = make_slots(e, err)) != LATHE_OK ||
@@ -320,6 +368,8 @@ void engine_close(struct engine *e)
     free(e->slots);
     free(e->piece_slab);
     free(e->live);
+    free(e->free_slots);
+    free(e->tried);
     free(e->names);
     free(e->entries);
     free(e->plan.entries);
@@ -332,8 +382,7 @@ void engine_close(struct engine *e)
 int engine_swap_scheduler(struct engine *e, struct instance *next, struct lathe_error *err)
 {
     const struct lathe_scheduler_api *api = next->api;
-    struct lathe_scheduler_limits limits = { .size = sizeof limits, .max_requests = e->params.max_requests,
-                                             .seed = e->params.seed };
+    struct lathe_scheduler_limits limits = scheduler_limits(e);
     int status;
 
     if (e->started)
@@ -386,15 +435,25 @@ void engine_get_stats(const struct engine *e, struct engine_stats *stats)
     stats->kv.cached = usage.blocks_cached;
     stats->kv.shared = usage.blocks_shared;
     stats->live = e->live_count;
-    stats->waiting = stats->running = 0;
-    stats->pending_tokens = 0;
-    for (uint32_t i = 0; i < e->live_count; i++) {
-        stats->pending_tokens += lathe_request_pending(e->live[i]);
-        if (e->live[i]->state == LATHE_REQUEST_RUNNING)
-            stats->running++;
-        else
-            stats->waiting++;
-    }
+    stats->running = e->running_count;
+    stats->waiting = e->live_count - e->running_count;
+    stats->pending_tokens = e->pending_tokens;
+}
+
+void engine_get_load(const struct engine *e, struct engine_load *load)
+{
+    struct lathe_kv_usage usage;
+    e->kv->usage(e->kv_self, &usage);
+    *load = (struct engine_load){ .waiting = e->live_count - e->running_count, .running = e->running_count,
+                                  .pending_tokens = e->pending_tokens, .blocks_used = usage.blocks_used,
+                                  .blocks_total = usage.blocks_total };
+}
+
+int engine_is_work_conserving(const struct engine *e)
+{
+    return e->scheduler->promises && e->batching->promises &&
+           e->scheduler->promises(e->scheduler_self) & e->batching->promises(e->batching_self) &
+               LATHE_PROMISE_WORK_CONSERVING;
 }
 
 const struct lathe_model_info *engine_model_info(const struct engine *e)

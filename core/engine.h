@@ -44,6 +44,24 @@ struct engine_numbers {
     uint64_t request, step;
 };
 
+/* How much of a run becomes rows: each level has the rows of those before it. */
+enum engine_rows {
+    ENGINE_ROWS_TOKENS = 0,        /* request, request_span, step, step_request, token */
+    ENGINE_ROWS_STEP_REQUESTS = 1, /* all but token */
+    ENGINE_ROWS_STEPS = 2,         /* request, request_span, step */
+    ENGINE_ROWS_REQUESTS = 3,      /* request */
+};
+
+/* What is known of a request when it ends: for whoever drives without reading pieces. */
+struct engine_ended {
+    uint64_t id, tag;    /* tag: as submitted */
+    uint32_t replica;
+    int finish_reason;   /* enum lathe_finish_reason */
+    const char *error;   /* "" unless it failed; until return, like the next */
+    const struct lathe_request *request;
+    int64_t finish_ns;
+};
+
 struct engine_params {
     struct engine_parts parts;
     struct clock *clock;
@@ -63,6 +81,12 @@ struct engine_params {
     uint64_t seed;               /* of the run */
     uint32_t replica;
     int record_prompt_tokens;    /* token rows of kind prompt too */
+    int rows;                    /* enum engine_rows */
+    struct producer *producer;   /* of `run`, shared with others on the same thread; NULL: one of its own */
+    int lengths_only;            /* requests come by their lengths, no token ids are kept (a model of
+                                    LATHE_MODEL_LENGTHS) */
+    void (*ended)(void *user, const struct engine_ended *ended); /* of every request; must not call the engine */
+    void *user;
     const struct lathe_probe *probes; /* copied; a submitted request names one */
     uint32_t probe_count;
 };
@@ -77,7 +101,9 @@ struct engine_submit {
     const char *text;            /* prompt bytes, `text_bytes` long; or ids: */
     uint64_t text_bytes;
     const int32_t *tokens;
-    uint64_t token_count;
+    uint64_t token_count;        /* without text and tokens: a prompt that is known by its length alone */
+    int unread;                  /* nobody reads its pieces: its slot is free when it ends */
+    uint64_t tag;                /* whatever the caller wants to find again in `ended` */
     int parse_special;           /* text: <|im_start|> and the like are tokens */
     int add_bos;
     const struct lathe_sampling *sampling; /* NULL: the sampler's defaults */
@@ -86,6 +112,7 @@ struct engine_submit {
     int ignore_eos;              /* stop tokens are banned, not obeyed */
     uint32_t predicted_output_tokens; /* 0: unknown; policies by length see it */
     int32_t priority;
+    uint32_t weight;             /* of its tenant, thousandths; 0: 1000 */
     const char *class_name, *tenant, *correlation_id; /* at most 63 bytes; correlation id made if NULL */
     uint64_t session;
     uint32_t turn;
@@ -116,6 +143,8 @@ int engine_finish(struct engine *engine, int64_t at_ns, struct lathe_error *err)
 /* 1 if the forward of the step under way is done: finish won't wait. [engine] */
 int engine_ready(struct engine *engine);
 int engine_is_started(const struct engine *engine);
+/* When the step under way is done, if that is known already (a model that tells its time); else INT64_MAX. */
+int64_t engine_due(const struct engine *engine);
 /* 1 if it has no request, and the last piece of each was read. [engine] */
 int engine_is_empty(const struct engine *engine);
 /* begin and, if started, finish, by the real clock. [engine] */
@@ -136,6 +165,24 @@ struct engine_stats {
     struct lathe_kv_usage_figures { uint32_t total, used, cached, shared; } kv;
 };
 void engine_get_stats(const struct engine *engine, struct engine_stats *stats); /* [any] */
+
+/* What a router is told of it; costs no look at its requests. [engine] */
+struct engine_load {
+    uint32_t waiting, running;
+    uint64_t pending_tokens;
+    uint32_t blocks_used, blocks_total;
+};
+void engine_get_load(const struct engine *engine, struct engine_load *load);
+/* 1 if scheduler and batching both promise to be work conserving. */
+int engine_is_work_conserving(const struct engine *engine);
+
+/* ── Faults, for simulations ── */
+
+/* From the next step on, what the model says takes `factor` times as long. [engine] */
+void engine_set_slowness(struct engine *engine, double factor);
+/* The step under way, if any, and all keys and values are lost, as when the worker that had them
+ * died: requests are prefilled again. Afterwards no step is under way. [engine] */
+int engine_lose(struct engine *engine, int64_t now_ns, const char *why, struct lathe_error *err);
 
 const struct lathe_model_info *engine_model_info(const struct engine *engine);
 const struct lathe_tokenizer_info *engine_tokenizer_info(const struct engine *engine);

@@ -53,7 +53,7 @@ void health_lost(struct engine *e, const char *why, int64_t now_ns)
             continue;
         e->kv->release(e->kv_self, &live->req);
         live->in_kv = false;
-        live->req.computed_tokens = 0;
+        request_computed(e, live, 0);
         if (live->req.state != LATHE_REQUEST_RUNNING && live->req.state != LATHE_REQUEST_SWAPPED)
             continue;
         restarted++;
@@ -116,10 +116,21 @@ static struct live *longest_waiting(struct engine *e)
     return longest;
 }
 
+/* When whoever waits longest should have arrived; INT64_MAX: nobody waits. */
+static int64_t oldest_waiting_ns(const struct engine *e)
+{
+    int64_t oldest = INT64_MAX;
+    for (uint32_t i = 0; i < e->live_count; i++)
+        if (e->live[i]->state == LATHE_REQUEST_WAITING && e->live[i]->planned_ns < oldest)
+            oldest = e->live[i]->planned_ns;
+    return oldest;
+}
+
 void health_judge(struct engine *e, int64_t now_ns)
 {
+    int64_t oldest = oldest_waiting_ns(e);
     int64_t limit = e->params.degrade_wait_ns;
-    int64_t waited = limit > 0 && e->oldest_waiting_ns < now_ns ? now_ns - e->oldest_waiting_ns : 0;
+    int64_t waited = limit > 0 && oldest < now_ns ? now_ns - oldest : 0;
     uint32_t next = e->degraded;
     char detail[128];
 

@@ -44,8 +44,10 @@ struct live {
     _Atomic uint64_t id;            /* 0: the slot is free */
     atomic_bool cancelled;
     bool in_kv;                     /* the kvcache knows it */
-    bool planned;                   /* in this step's plan */
-    bool refused;                   /* this step's can_reserve said no */
+    uint64_t planned, refused;      /* in this plan; turned away by can_reserve: if it is engine's `fill_number` */
+    uint32_t live_at;               /* its place in the engine's list */
+    uint64_t tag;
+    bool unread;                    /* no pieces: `ended` is told */
     bool ignore_eos;
     bool own_sampling;              /* `sampling` was asked for, not the sampler's defaults */
     bool want_text;
@@ -118,7 +120,10 @@ struct engine {
     uint32_t token_stride, queue_pieces, queue_spare;
     struct engine_numbers *numbers, own_numbers;
     const struct lathe_request **live; /* not finished; in no order that matters */
-    uint32_t live_count;
+    uint32_t live_count, running_count;
+    uint64_t pending_tokens;           /* of all of them, known and not in KV */
+    atomic_bool cancels;               /* somebody was cancelled since the last step */
+    uint32_t *free_slots, free_count;  /* of unread requests that ended: taken again first, last first */
     char (*names)[NAME_BYTES];         /* interned classes and tenants; 0 is "" */
     uint32_t name_count;
     int64_t next_deadline_ns;          /* a lower bound */
@@ -138,6 +143,13 @@ struct engine {
     struct step_entry *entries;
     uint32_t entry_count;
     uint32_t promised_blocks;
+    uint64_t fill_number;    /* of the plan: marks of an older one are void */
+    uint32_t refused_running;
+    struct live **tried;     /* let into the KV cache to be asked about, not planned yet; (max_requests) */
+    uint32_t tried_count;
+    bool picks, tells_time, by_length; /* abilities of the model */
+    double slowness;
+    int64_t due_ns;          /* of the forward under way, if it told its time */
     struct lathe_kv_ops ops; /* wait for the next forward */
     uint32_t ops_sent;       /* of them in the forward under way */
     uint64_t ticket;
@@ -156,7 +168,6 @@ struct engine {
     /* Health. */
     bool unavailable;        /* the model can't be reached: no step until it can */
     int64_t unavailable_since_ns, ask_again_ns;
-    int64_t oldest_waiting_ns; /* planned time of whoever waits longest; INT64_MAX: nobody */
     uint32_t degraded;       /* enum engine_degraded */
 
     struct engine_stats stats;
@@ -170,6 +181,13 @@ static inline struct live *live_of(const struct engine *engine, const struct lat
 }
 /* Enter a state: the span of the one before becomes a row. `cause` is a literal. */
 void request_enter(struct engine *engine, struct live *live, int32_t state, const char *cause, int64_t now_ns);
+/* Its KV now holds so many positions. */
+static inline void request_computed(struct engine *engine, struct live *live, uint32_t tokens)
+{
+    engine->pending_tokens += live->req.computed_tokens;
+    engine->pending_tokens -= tokens;
+    live->req.computed_tokens = tokens;
+}
 /* It ends: KV and policies let go of it, its last piece and row are written. `with_token`:
  * the last piece carries the newest token. */
 void request_finish(struct engine *engine, struct live *live, int reason, const char *error, int64_t now_ns);
@@ -179,8 +197,10 @@ bool request_reader_is_behind(const struct engine *engine, const struct live *li
 
 /* engine_memory.c */
 int memory_can_reserve(void *engine, const struct lathe_request *req, uint32_t tokens);
-/* Admit the head of the ranking into the kvcache, so that cached prefixes are known. */
-void memory_admit_ranked(struct engine *engine);
+/* A new plan begins: marks and promises of the last are void. With a cache that shares prefixes the
+ * head of the ranking is let in at once, so that batching knows how much of it is there already;
+ * others are let in when can_reserve asks about them. */
+void memory_begin_plan(struct engine *engine);
 /* Take back what was admitted and not planned. */
 void memory_release_unplanned(struct engine *engine);
 void memory_preempt(struct engine *engine, struct live *victim, const char *cause, int64_t now_ns);
@@ -223,5 +243,15 @@ int message_build_forward(struct engine *engine, struct lathe_error *err);
 void message_commit_attention(struct engine *engine, bool keep);
 /* Sample every row that has logits: entry i's token to sampled[i]. */
 int message_sample(struct engine *engine, struct lathe_error *err);
+/* Or, of a model that picks: are there as many picked as were asked for? */
+int message_check_picked(const struct engine *engine, struct lathe_error *err);
+/* The token of output row `row`, in the order of the entries that sample. */
+static inline struct lathe_sampled message_sampled(const struct engine *e, uint32_t row)
+{
+    if (!e->picks)
+        return LATHE_SPAN(const struct lathe_sampled, e->sample_out, e->sample_out->sampled)[row];
+    const struct lathe_picked *picked = LATHE_SPAN(const struct lathe_picked, e->forward_out, e->forward_out->picked);
+    return (struct lathe_sampled){ picked[row].token, picked[row].logprob };
+}
 
 #endif

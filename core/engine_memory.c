@@ -4,57 +4,77 @@
  * scheduler names a victim, which the engine swaps out or lets recompute. */
 #include "engine_internal.h"
 
+static void refuse(struct engine *e, struct live *live)
+{
+    if (live->refused != e->fill_number && live->req.state == LATHE_REQUEST_RUNNING)
+        e->refused_running++;
+    live->refused = e->fill_number;
+}
+
+/* The cache hears of it. One that is full for now leaves it waiting. */
+static bool let_in(struct engine *e, struct live *live)
+{
+    struct lathe_error err;
+    uint32_t cached = 0;
+    if (e->kv->admit(e->kv_self, &live->req, &cached, &err) != LATHE_OK)
+        return false;
+    live->in_kv = true;
+    e->tried[e->tried_count++] = live;
+    request_computed(e, live, cached);
+    if (live->req.output_tokens == 0)
+        live->req.cached_tokens = cached;
+    return true;
+}
+
 /* A promise: blocks that this plan has already given away count as taken. */
 int memory_can_reserve(void *self, const struct lathe_request *req, uint32_t tokens)
 {
     struct engine *e = self;
-    if (!live_of(e, req)->in_kv) /* beyond what memory_admit_ranked looked at: not this step */
+    struct live *live = live_of(e, req);
+    if (!live->in_kv && (e->kv->cached_prefix || !let_in(e, live))) {
+        /* A cache that shares prefixes has let in as many as a batch can hold: not this step. */
+        refuse(e, live);
         return 0;
+    }
     uint32_t need = e->kv->blocks_needed(e->kv_self, req, tokens);
     uint32_t available = e->kv->blocks_available(e->kv_self);
     if (need > available || need + e->promised_blocks > available) {
-        live_of(e, req)->refused = true;
+        refuse(e, live);
         return 0;
     }
     e->promised_blocks += need;
     return 1;
 }
 
-/* Only as many as a batch can hold: a look-up in a prefix cache costs time. */
-void memory_admit_ranked(struct engine *e)
+void memory_begin_plan(struct engine *e)
 {
-    uint32_t left = e->params.batch_requests;
-    for (uint32_t i = 0; i < e->ranking.count && left > 0; i++, left--) {
+    e->fill_number++;
+    e->promised_blocks = e->refused_running = 0;
+    if (!e->kv->cached_prefix)
+        return;
+    uint32_t left = e->params.batch_requests; /* no more: a look-up costs time */
+    for (uint32_t i = 0; i < e->ranking.count && left > 0; i++) {
         struct live *live = live_of(e, e->ranking.requests[i]);
-        struct lathe_error err;
-        uint32_t cached = 0;
         if (live->in_kv)
             continue;
-        /* A kvcache that is full for now leaves it waiting. */
-        if (e->kv->admit(e->kv_self, &live->req, &cached, &err) != LATHE_OK) {
-            live->refused = true;
-            continue;
-        }
-        live->in_kv = true;
-        live->req.computed_tokens = cached;
-        if (live->req.output_tokens == 0)
-            live->req.cached_tokens = cached;
+        left--;
+        if (!let_in(e, live))
+            refuse(e, live);
     }
 }
 
 void memory_release_unplanned(struct engine *e)
 {
-    uint32_t left = e->params.batch_requests;
-    for (uint32_t i = 0; i < e->ranking.count && left > 0; i++, left--) {
-        struct live *live = live_of(e, e->ranking.requests[i]);
-        if (live->planned || !live->in_kv)
+    for (uint32_t i = 0; i < e->tried_count; i++) {
+        struct live *live = e->tried[i];
+        if (live->planned == e->fill_number || !live->in_kv ||
+            (live->req.state != LATHE_REQUEST_WAITING && live->req.state != LATHE_REQUEST_PREEMPTED))
             continue;
-        if (live->req.state == LATHE_REQUEST_WAITING || live->req.state == LATHE_REQUEST_PREEMPTED) {
-            e->kv->release(e->kv_self, &live->req);
-            live->in_kv = false;
-            live->req.computed_tokens = 0;
-        }
+        e->kv->release(e->kv_self, &live->req);
+        live->in_kv = false;
+        request_computed(e, live, 0);
     }
+    e->tried_count = 0;
 }
 
 void memory_preempt(struct engine *e, struct live *victim, const char *cause, int64_t now_ns)
@@ -71,7 +91,7 @@ void memory_preempt(struct engine *e, struct live *victim, const char *cause, in
     } else {
         e->kv->release(e->kv_self, &victim->req);
         victim->in_kv = false;
-        victim->req.computed_tokens = 0;
+        request_computed(e, victim, 0);
     }
     victim->req.preemptions++;
     e->stats.preemptions++;
@@ -83,20 +103,13 @@ void memory_preempt(struct engine *e, struct live *victim, const char *cause, in
 /* The first running request, in ranking order, that was refused room and isn't planned. */
 static struct live *needy_request(struct engine *e)
 {
-    for (uint32_t i = 0; i < e->ranking.count; i++) {
+    for (uint32_t i = 0; e->refused_running > 0 && i < e->ranking.count; i++) {
         struct live *live = live_of(e, e->ranking.requests[i]);
-        if (live->refused && !live->planned && live->req.state == LATHE_REQUEST_RUNNING)
+        if (live->refused == e->fill_number && live->planned != e->fill_number &&
+            live->req.state == LATHE_REQUEST_RUNNING)
             return live;
     }
     return NULL;
-}
-
-static uint32_t running_requests(const struct engine *e)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < e->live_count; i++)
-        n += e->live[i]->state == LATHE_REQUEST_RUNNING;
-    return n;
 }
 
 bool memory_make_room(struct engine *e, int64_t now_ns)
@@ -111,7 +124,7 @@ bool memory_make_room(struct engine *e, int64_t now_ns)
         victim = NULL;
 
     /* Alone in the pool and still short: no victim can help it, now or later. */
-    if (running_requests(e) == 1 && (!victim || victim == needy)) {
+    if (e->running_count == 1 && (!victim || victim == needy)) {
         char why[ERROR_BYTES];
         snprintf(why, sizeof why,
                  "out of KV blocks: the pool's %u blocks of %u tokens can't hold its %u tokens; give the kvcache more "

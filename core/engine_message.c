@@ -66,7 +66,7 @@ void message_fit_probes(struct engine *e)
             if (fit == 0 && left == room) {
                 refuse_probe(e, live, lathe_attention_row_bytes(probe, first + 1), room);
             } else if (fit == 0) {
-                live->planned = false; /* the ring is full for this step: its turn is the next */
+                live->planned = 0; /* the ring is full for this step: its turn is the next */
                 continue;
             } else {
                 planned->tokens = fit;
@@ -85,8 +85,50 @@ static int full(struct lathe_error *err)
     return lathe_fail(err, LATHE_EINTERNAL, "a step is larger than the message that was sized for it");
 }
 
+/* For a model that looks at lengths alone: no tokens, no block tables, and it picks. */
+static int build_by_length(struct engine *e, struct lathe_error *err)
+{
+    struct lathe_forward_in *in = e->forward_in;
+    struct lathe_forward_out *out = e->forward_out;
+    uint32_t slices = 0;
+
+    in->head.bytes = sizeof *in;
+    in->step = in->head.correlation = e->numbers->step + 1;
+    in->head.flags = 0;
+    in->tokens = in->blocks = in->outputs = in->kept = in->probes = (struct lathe_span){ 0 };
+    struct lathe_kv_op *op = lathe_message_add(&in->head, &in->kv_ops, e->ops.count, sizeof *op);
+    struct lathe_slice *slice = lathe_message_add(&in->head, &in->slices, 2 * (uint64_t)e->entry_count, sizeof *slice);
+    if (!op || !slice)
+        return full(err);
+    memcpy(op, e->ops.ops, e->ops.count * sizeof *op);
+    for (uint32_t i = 0; i < e->entry_count; i++) {
+        struct step_entry *entry = &e->entries[i];
+        if (entry->live) {
+            entry->samples = entry->tokens == lathe_request_pending(&entry->live->req);
+            entry->probed = false;
+            slice[slices++] = (struct lathe_slice){ .request = entry->live->req.id,
+                                                    .flags = entry->samples ? LATHE_SLICE_LOGITS : 0,
+                                                    .first_position = (int32_t)entry->first,
+                                                    .token_count = entry->tokens, .output_count = entry->samples,
+                                                    .probe = LATHE_NO_PROBE, .adapter = -1 };
+        }
+        if (entry->padding)
+            slice[slices++] = (struct lathe_slice){ .flags = LATHE_SLICE_PADDING, .token_count = entry->padding,
+                                                    .probe = LATHE_NO_PROBE, .adapter = -1 };
+    }
+    in->slices.count = slices;
+    e->ops.count = 0; /* handed over */
+    out->head.bytes = sizeof *out;
+    out->logits_rows = out->hidden_rows = out->attention_bytes = 0;
+    out->picked = (struct lathe_span){ 0 };
+    out->duration_ns = 0;
+    return LATHE_OK;
+}
+
 int message_build_forward(struct engine *e, struct lathe_error *err)
 {
+    if (e->by_length)
+        return build_by_length(e, err);
     struct lathe_forward_in *in = e->forward_in;
     struct lathe_forward_out *out = e->forward_out;
     uint32_t slices = 0, tokens = 0, blocks = 0, outputs = 0;
@@ -166,6 +208,8 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
 
     out->head.bytes = sizeof *out;
     out->logits_rows = out->hidden_rows = out->attention_bytes = 0;
+    out->picked = (struct lathe_span){ 0 };
+    out->duration_ns = 0;
     e->attention = e->attention_room ? record_attention_reserve(e->producer, e->attention_room) : NULL;
     if (e->attention) {
         char *room = e->attention_loan ? (char *)(e->attention_loan + 1) : e->attention;
@@ -186,6 +230,18 @@ void message_commit_attention(struct engine *e, bool keep)
     if (bytes && e->attention_loan)
         memcpy(e->attention, e->attention_loan + 1, bytes);
     record_attention_commit(e->producer, bytes, (int64_t)e->step);
+}
+
+int message_check_picked(const struct engine *e, struct lathe_error *err)
+{
+    const struct lathe_forward_out *out = e->forward_out;
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < e->entry_count; i++)
+        rows += e->entries[i].samples;
+    if (rows && (out->picked.count != rows || !lathe_span_check(&out->head, out->picked, sizeof(struct lathe_picked), 4)))
+        return lathe_fail(err, LATHE_EINTERNAL, "model/%s picked %" PRIu64 " tokens, %u were asked for",
+                          e->params.parts.model->plugin->name, out->picked.count, rows);
+    return LATHE_OK;
 }
 
 int message_sample(struct engine *e, struct lathe_error *err)

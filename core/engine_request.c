@@ -35,6 +35,11 @@ struct live *engine_find(const struct engine *e, uint64_t id)
 
 static struct live *free_slot(struct engine *e, uint64_t id)
 {
+    while (e->free_count > 0) { /* one that others may have found first, below */
+        struct live *live = &e->slots[e->free_slots[--e->free_count]];
+        if (atomic_load_explicit(&live->id, memory_order_acquire) == 0)
+            return live;
+    }
     for (uint32_t i = 0; i < e->params.max_requests; i++) {
         struct live *live = &e->slots[(id + i) % e->params.max_requests];
         if (atomic_load_explicit(&live->id, memory_order_acquire) == 0)
@@ -141,7 +146,9 @@ static void record_request_row(struct engine *e, const struct live *live, int64_
 
 void request_enter(struct engine *e, struct live *live, int32_t state, const char *cause, int64_t now_ns)
 {
-    if (e->producer && now_ns > live->span_from_ns) {
+    e->running_count += state == LATHE_REQUEST_RUNNING;
+    e->running_count -= live->req.state == LATHE_REQUEST_RUNNING;
+    if (e->producer && now_ns > live->span_from_ns && e->params.rows <= ENGINE_ROWS_STEPS) {
         struct record_request_span span = { .request_id = (int64_t)live->req.id,
                                             .from_ns = live->span_from_ns,
                                             .to_ns = now_ns };
@@ -218,6 +225,20 @@ static void decode_token(struct engine *e, struct live *live, uint32_t count, in
         *bytes = (size_t)(e->queue_spare - 1) * sizeof(((struct lathe_output *)0)->text);
 }
 
+/* Whoever wants to know is told; without a reader its slot is free again. */
+static void tell_end(struct engine *e, struct live *live, int64_t now_ns)
+{
+    struct engine_ended ended = { .id = live->req.id, .tag = live->tag, .replica = e->params.replica,
+                                  .finish_reason = live->finish_reason, .error = live->error, .request = &live->req,
+                                  .finish_ns = now_ns };
+    if (e->params.ended)
+        e->params.ended(e->params.user, &ended);
+    if (!live->unread)
+        return;
+    atomic_store_explicit(&live->id, 0, memory_order_release);
+    e->free_slots[e->free_count++] = live->req.index;
+}
+
 static void leave(struct engine *e, struct live *live, int reason, int64_t now_ns)
 {
     if (live->in_kv)
@@ -228,15 +249,13 @@ static void leave(struct engine *e, struct live *live, int reason, int64_t now_n
     e->scheduler->retire(e->scheduler_self, &live->req);
     if (e->batching->retire)
         e->batching->retire(e->batching_self, &live->req);
-    for (uint32_t i = 0; i < e->live_count; i++) {
-        if (e->live[i] == &live->req) {
-            e->live[i] = e->live[--e->live_count];
-            break;
-        }
-    }
+    e->pending_tokens -= lathe_request_pending(&live->req);
+    e->live[live->live_at] = e->live[--e->live_count];
+    live_of(e, e->live[live->live_at])->live_at = live->live_at;
     e->stats.finished++;
     e->stats.failed += reason == LATHE_FINISH_ERROR;
     record_request_row(e, live, now_ns);
+    tell_end(e, live, now_ns);
 }
 
 void request_finish(struct engine *e, struct live *live, int reason, const char *error, int64_t now_ns)
@@ -251,9 +270,11 @@ void request_finish(struct engine *e, struct live *live, int reason, const char 
         snprintf(event.message, sizeof event.message, "request %" PRIu64 ": %s", live->req.id, error);
         record_event(e->producer, &event);
     }
+    bool unread = live->unread; /* afterwards its slot is free */
     decode_token(e, live, 0, 1, &text, &bytes);
     leave(e, live, reason, now_ns);
-    push_pieces(live, -1, NAN, now_ns, reason, text, bytes);
+    if (!unread)
+        push_pieces(live, -1, NAN, now_ns, reason, text, bytes);
 }
 
 static bool is_stop(const struct engine *e, const struct live *live, int32_t token)
@@ -276,7 +297,10 @@ void request_token(struct engine *e, struct live *live, struct lathe_sampled sam
     const char *text;
     size_t bytes;
 
-    live->tokens[r->prompt_tokens + r->output_tokens++] = sampled.token;
+    if (r->tokens)
+        live->tokens[r->prompt_tokens + r->output_tokens] = sampled.token;
+    r->output_tokens++;
+    e->pending_tokens++;
     e->stats.output_tokens++;
     if (r->first_token_ns < 0)
         r->first_token_ns = now_ns;
@@ -287,7 +311,7 @@ void request_token(struct engine *e, struct live *live, struct lathe_sampled sam
     else if (r->output_tokens >= r->max_output_tokens)
         reason = LATHE_FINISH_LENGTH;
 
-    if (e->producer) {
+    if (e->producer && e->params.rows == ENGINE_ROWS_TOKENS) {
         struct record_token row = {
             .request_id = (int64_t)r->id,
             .position = (int64_t)r->prompt_tokens + r->output_tokens - 1,
@@ -301,7 +325,11 @@ void request_token(struct engine *e, struct live *live, struct lathe_sampled sam
         record_token(e->producer, &row);
     }
     live->last_token_ns = now_ns;
-
+    if (live->unread) {
+        if (reason != LATHE_FINISH_NONE)
+            leave(e, live, reason, now_ns);
+        return;
+    }
     decode_token(e, live, 1, reason != LATHE_FINISH_NONE, &text, &bytes);
     if (reason != LATHE_FINISH_NONE)
         leave(e, live, reason, now_ns);
@@ -312,8 +340,9 @@ void request_token(struct engine *e, struct live *live, struct lathe_sampled sam
 
 static int intern(struct engine *e, const char *name, uint32_t *id, struct lathe_error *err)
 {
-    if (!name)
-        name = "";
+    *id = 0;
+    if (!name || !*name)
+        return LATHE_OK;
     if (strlen(name) >= NAME_BYTES)
         return lathe_fail(err, LATHE_EINVAL, "the name \"%.20s…\" of a class or tenant is longer than %d bytes", name,
                           NAME_BYTES - 1);
@@ -352,7 +381,14 @@ static int prompt_tokens(struct engine *e, const struct engine_submit *submit, s
     uint64_t count = submit->token_count;
     int status = LATHE_OK;
 
-    if (submit->tokens) {
+    if (!submit->tokens && !submit->text) {
+        if (!e->by_length)
+            return lathe_fail(err, LATHE_EUNSUPPORTED, "model/%s computes with tokens: give the request a prompt",
+                              e->params.parts.model->plugin->name);
+        live->req.tokens = NULL;
+    } else if (e->params.lengths_only) {
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "this engine was opened for requests that are known by their lengths alone");
+    } else if (submit->tokens) {
         for (uint64_t i = 0; i < count && i < room; i++) {
             if (submit->tokens[i] < 0 || (uint32_t)submit->tokens[i] >= e->model_info.vocab_tokens)
                 return lathe_fail(err, LATHE_ERANGE, "token id %d is outside the model's vocabulary of %u",
@@ -435,8 +471,11 @@ static void name_request(struct engine *e, const struct engine_submit *submit, s
             hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
         live->req.correlation = hash;
     } else {
+        static const char digits[] = "0123456789abcdef";
         live->req.correlation = lathe_random_u64(e->params.seed, LATHE_RANDOM_USER - 1, id, 0);
-        snprintf(live->correlation_id, sizeof live->correlation_id, "%016" PRIx64, live->req.correlation);
+        for (int i = 0; i < 16; i++)
+            live->correlation_id[i] = digits[live->req.correlation >> (60 - 4 * i) & 15];
+        live->correlation_id[16] = '\0';
     }
 }
 
@@ -474,6 +513,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
         .id = next,
         .state = LATHE_REQUEST_WAITING,
         .priority = submit->priority,
+        .weight = submit->weight ? submit->weight : 1000,
         .session = submit->session,
         .planned_ns = submit->planned_ns < 0 ? now : submit->planned_ns,
         .arrival_ns = now,
@@ -501,16 +541,21 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
         (status = output_length(e, submit, live, err)) != LATHE_OK)
         return status;
 
-    sha256_bytes(live->tokens, live->req.prompt_tokens * sizeof(int32_t), live->prompt_sha256);
+    live->prompt_sha256[0] = '\0';
+    if (live->req.tokens)
+        sha256_bytes(live->tokens, live->req.prompt_tokens * sizeof(int32_t), live->prompt_sha256);
+    live->tag = submit->tag;
+    live->unread = submit->unread != 0;
     live->probe = submit->probe;
-    live->want_text = submit->want_text != 0;
+    live->want_text = submit->want_text && !submit->unread && live->req.tokens;
     live->turn = submit->turn;
     live->stop_id_count = submit->stop_id_count;
     if (submit->stop_id_count)
         memcpy(live->stop_ids, submit->stop_ids, submit->stop_id_count * sizeof *submit->stop_ids);
     live->decode = (struct lathe_decode_state){ 0 };
     live->losses = live->undecoded = 0;
-    live->in_kv = live->planned = live->refused = false;
+    live->in_kv = false;
+    live->planned = live->refused = 0;
     live->finish_reason = LATHE_FINISH_NONE;
     live->last_token_ns = -1;
     live->span_from_ns = now;
@@ -523,11 +568,14 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
     if ((status = e->scheduler->admit(e->scheduler_self, &live->req, err)) != LATHE_OK)
         return status;
     e->numbers->request = next;
+    live->live_at = e->live_count;
     e->live[e->live_count++] = &live->req;
+    e->pending_tokens += live->req.prompt_tokens;
     if (live->req.deadline_ns < e->next_deadline_ns)
         e->next_deadline_ns = live->req.deadline_ns;
-    record_request_row(e, live, -1);
-    if (e->params.record_prompt_tokens && e->producer)
+    if (!live->unread) /* a run that is killed shows what it was at; a simulation is quicker run again */
+        record_request_row(e, live, -1);
+    if (e->params.record_prompt_tokens && e->producer && live->req.tokens)
         record_prompt(e, live);
     atomic_store_explicit(&live->id, next, memory_order_release);
     *id = next;
@@ -550,8 +598,10 @@ int engine_submit(struct engine *e, const struct engine_submit *submit, uint64_t
 void engine_cancel(struct engine *e, uint64_t id)
 {
     struct live *live = engine_find(e, id);
-    if (live)
-        atomic_store_explicit(&live->cancelled, true, memory_order_relaxed);
+    if (!live)
+        return;
+    atomic_store_explicit(&live->cancelled, true, memory_order_relaxed);
+    atomic_store_explicit(&e->cancels, true, memory_order_release);
 }
 
 const char *engine_request_error(const struct engine *e, uint64_t id)

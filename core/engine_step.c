@@ -21,6 +21,9 @@ static void expire(struct engine *e, int64_t now_ns)
     bool look_at_deadlines = now_ns >= e->next_deadline_ns;
     int64_t next = INT64_MAX;
 
+    if (!look_at_deadlines && !atomic_load_explicit(&e->cancels, memory_order_relaxed))
+        return;
+    atomic_exchange_explicit(&e->cancels, false, memory_order_acquire); /* before looking: a later one sets it again */
     for (uint32_t i = e->live_count; i-- > 0;) { /* backwards: finishing takes it out of the list */
         struct live *live = live_of(e, e->live[i]);
         if (atomic_load_explicit(&live->cancelled, memory_order_relaxed))
@@ -41,17 +44,8 @@ void step_look(struct engine *e, int64_t now_ns)
     view->live = e->live;
     view->now_ns = now_ns;
     view->step = e->begun + 1;
-    view->waiting = view->running = 0;
-    e->oldest_waiting_ns = INT64_MAX;
-    for (uint32_t i = 0; i < e->live_count; i++) {
-        if (e->live[i]->state == LATHE_REQUEST_RUNNING) {
-            view->running++;
-            continue;
-        }
-        view->waiting++;
-        if (e->live[i]->state == LATHE_REQUEST_WAITING && e->live[i]->planned_ns < e->oldest_waiting_ns)
-            e->oldest_waiting_ns = e->live[i]->planned_ns;
-    }
+    view->running = e->running_count;
+    view->waiting = e->live_count - e->running_count;
     view->blocks_available = e->kv->blocks_available(e->kv_self);
 }
 
@@ -122,7 +116,7 @@ static int rank(struct engine *e, int64_t now_ns, struct lathe_error *err)
         if (live->req.state == LATHE_REQUEST_FINISHED)
             return lathe_fail(err, LATHE_EINTERNAL, "scheduler/%s ranked request %" PRIu64 ", which has finished",
                               e->params.parts.scheduler->plugin->name, live->req.id);
-        if (!request_reader_is_behind(e, live)) /* a slow reader holds up itself only */
+        if (live->unread || !request_reader_is_behind(e, live)) /* a slow reader holds up itself only */
             ranking->requests[kept++] = &live->req;
     }
     ranking->count = kept;
@@ -144,13 +138,13 @@ static int check_plan(struct engine *e, struct lathe_error *err)
         if (!entry->request)
             continue;
         struct live *live = live_of(e, entry->request);
-        if (live->planned || entry->tokens == 0 || entry->tokens > lathe_request_pending(&live->req) ||
+        if (live->planned == e->fill_number || entry->tokens == 0 || entry->tokens > lathe_request_pending(&live->req) ||
             live->req.state == LATHE_REQUEST_FINISHED)
             return lathe_fail(err, LATHE_EINTERNAL,
                               "batching/%s planned %u tokens of request %" PRIu64 ", which has %u pending%s", name,
                               entry->tokens, live->req.id, lathe_request_pending(&live->req),
-                              live->planned ? " and was planned already" : "");
-        live->planned = true;
+                              live->planned == e->fill_number ? " and was planned already" : "");
+        live->planned = e->fill_number;
     }
     if (rows > e->params.batch_tokens)
         return lathe_fail(err, LATHE_EINTERNAL, "batching/%s planned %" PRIu64 " rows, the budget is %u", name, rows,
@@ -164,12 +158,7 @@ static int fill(struct engine *e, int64_t now_ns, struct lathe_error *err)
     for (uint32_t tries = 0; tries <= e->params.max_requests; tries++) {
         e->plan.count = 0;
         e->plan.wake_ns = INT64_MAX;
-        e->promised_blocks = 0;
-        for (uint32_t i = 0; i < e->ranking.count; i++) {
-            struct live *live = live_of(e, e->ranking.requests[i]);
-            live->planned = live->refused = false;
-        }
-        memory_admit_ranked(e);
+        memory_begin_plan(e);
         int status = call_local(e, e->fill, err);
         if (status != LATHE_OK || (status = check_plan(e, err)) != LATHE_OK)
             return status;
@@ -190,7 +179,7 @@ static bool fail_hopeless(struct engine *e, int64_t now_ns)
         return false;
     for (uint32_t i = 0; i < e->ranking.count; i++) {
         struct live *live = live_of(e, e->ranking.requests[i]);
-        if (!live->refused)
+        if (live->refused != e->fill_number)
             continue;
         char why[ERROR_BYTES];
         snprintf(why, sizeof why,
@@ -223,7 +212,7 @@ int step_reserve(void *self, const void *in, void *out, struct lathe_error *err)
         if (planned->request) {
             struct live *live = live_of(e, planned->request);
             if (memory_reserve(e, live, live->req.computed_tokens + planned->tokens, &none) != LATHE_OK) {
-                live->planned = false;
+                live->planned = 0;
                 continue;
             }
             entry->live = live;
@@ -239,6 +228,23 @@ int step_reserve(void *self, const void *in, void *out, struct lathe_error *err)
     }
     e->entry_count = count;
     return LATHE_OK;
+}
+
+/* Collects the forward; timeout_ns as for the bus's wait. */
+static int collect(struct engine *e, int64_t timeout_ns)
+{
+    if (e->params.watch)
+        e->params.watch->step = e->step;
+    int status = e->bus->wait(e->bus_self, e->ticket, timeout_ns, &e->forward_err);
+    if (timeout_ns == 0 && status == LATHE_EBUSY)
+        return 0;
+    e->forward_status = status;
+    e->forwarded = true;
+    e->due_ns = e->now_ns;
+    if (e->tells_time && status == LATHE_OK)
+        e->due_ns += e->slowness == 1.0 ? e->forward_out->duration_ns
+                                        : (int64_t)(e->slowness * (double)e->forward_out->duration_ns);
+    return 1;
 }
 
 int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns, struct lathe_error *err)
@@ -257,10 +263,8 @@ int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns
         bus_watch_drain(e->params.watch);
     if (!health_admits_step(e, now_ns, until_ns))
         return LATHE_OK;
-    if (e->params.degrade_wait_ns > 0 || e->degraded || e->unavailable) {
-        step_look(e, now_ns);
+    if (e->params.degrade_wait_ns > 0 || e->degraded || e->unavailable)
         health_judge(e, now_ns);
-    }
     do {
         if (e->live_count == 0)
             return LATHE_OK;
@@ -316,9 +320,19 @@ int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns
     e->begun++;
     e->started = true;
     e->forwarded = false;
+    e->due_ns = INT64_MAX;
     *state = ENGINE_STARTED;
     *until_ns = now_ns;
+    if (e->tells_time && e->clock->kind == CLOCK_KIND_VIRTUAL) { /* the bus has no workers: it is done */
+        collect(e, -1);
+        *until_ns = e->due_ns;
+    }
     return LATHE_OK;
+}
+
+int64_t engine_due(const struct engine *e)
+{
+    return e->started && e->forwarded ? e->due_ns : INT64_MAX;
 }
 
 /* The step's own row, and one for each request in it. */
@@ -327,7 +341,7 @@ static void record_rows(struct engine *e, int64_t end_ns)
     struct record_step *row = &e->row;
     struct lathe_kv_usage usage;
 
-    if (!e->producer)
+    if (!e->producer || e->params.rows > ENGINE_ROWS_STEPS)
         return;
     e->kv->usage(e->kv_self, &usage);
     row->id = (int64_t)e->step;
@@ -353,6 +367,8 @@ static void record_rows(struct engine *e, int64_t end_ns)
             row->decode_tokens += entry->tokens;
             row->decode_context_tokens += entry->first + entry->tokens;
         }
+        if (e->params.rows > ENGINE_ROWS_STEP_REQUESTS)
+            continue;
         struct record_step_request request = {
             .step_id = (int64_t)e->step,
             .request_id = (int64_t)entry->live->req.id,
@@ -367,22 +383,9 @@ static void record_rows(struct engine *e, int64_t end_ns)
     record_step(e->producer, row);
 }
 
-/* Collects the forward; timeout_ns as for the bus's wait. */
-static int collect(struct engine *e, int64_t timeout_ns)
-{
-    if (e->params.watch)
-        e->params.watch->step = e->step;
-    int status = e->bus->wait(e->bus_self, e->ticket, timeout_ns, &e->forward_err);
-    if (timeout_ns == 0 && status == LATHE_EBUSY)
-        return 0;
-    e->forward_status = status;
-    e->forwarded = true;
-    return 1;
-}
-
 int engine_ready(struct engine *e)
 {
-    return e->started && (e->forwarded || collect(e, 0));
+    return e->started && (e->forwarded || collect(e, 0)) && (!e->tells_time || clock_now(e->clock) >= e->due_ns);
 }
 
 int engine_is_started(const struct engine *e)
@@ -404,6 +407,8 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
         return lathe_fail(err, LATHE_ESTATE, "no step is under way");
     if (!e->forwarded)
         collect(e, -1);
+    if (e->tells_time)
+        clock_wait_until(e->clock, e->due_ns); /* a real clock: it takes the time that it told */
     e->started = false;
 
     struct lathe_error why = e->forward_err;
@@ -426,14 +431,14 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
             if (!entry->live)
                 continue;
             struct lathe_request *req = &entry->live->req;
-            req->computed_tokens += entry->tokens;
+            request_computed(e, entry->live, req->computed_tokens + entry->tokens);
             e->kv->filled(e->kv_self, req, req->computed_tokens);
             if (e->scheduler->progress)
                 e->scheduler->progress(e->scheduler_self, req, entry->tokens);
             if (entry->prefill)
                 e->stats.prompt_tokens += entry->tokens;
         }
-        status = message_sample(e, &why);
+        status = e->picks ? message_check_picked(e, &why) : message_sample(e, &why);
         if (status == LATHE_EUNAVAILABLE) /* logits that nobody can sample now are computed again */
             status = LATHE_ELOST;
     }
@@ -460,9 +465,7 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
             snprintf(text, sizeof text, "step %" PRIu64 " failed: %.150s", e->step, why.message);
             request_finish(e, entry->live, LATHE_FINISH_ERROR, text, sampled);
         } else if (entry->samples) {
-            const struct lathe_sampled *s =
-                LATHE_SPAN(const struct lathe_sampled, e->sample_out, e->sample_out->sampled);
-            request_token(e, entry->live, s[row++], sampled);
+            request_token(e, entry->live, message_sampled(e, row++), sampled);
         }
     }
     return LATHE_OK;
@@ -475,4 +478,30 @@ int engine_step(struct engine *e, int *state, int64_t *until_ns, struct lathe_er
         return status;
     clock_wait_until(e->clock, *until_ns);
     return engine_finish(e, *until_ns, err);
+}
+
+/* ── Faults ─────────────────────────────────────────────────────────────────────────── */
+
+void engine_set_slowness(struct engine *e, double factor)
+{
+    e->slowness = factor;
+}
+
+int engine_lose(struct engine *e, int64_t now_ns, const char *why, struct lathe_error *err)
+{
+    if (e->started) { /* as if its worker had died in the middle of the step */
+        e->forwarded = true;
+        e->forward_status = lathe_fail(&e->forward_err, LATHE_ELOST, "%s", why);
+        e->due_ns = now_ns;
+        int status = engine_finish(e, now_ns, err);
+        if (status != LATHE_OK)
+            return status;
+    } else {
+        e->entry_count = 0;
+        health_lost(e, why, now_ns);
+    }
+    if (e->kv->forget)
+        e->kv->forget(e->kv_self);
+    e->unavailable = false; /* when it is back is for whoever simulates to say */
+    return LATHE_OK;
 }

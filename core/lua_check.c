@@ -176,6 +176,11 @@ int64_t lua_field_seconds(lua_State *L, int table, const char *what, const char 
     return llround(lua_field_number(L, table, what, name, 0, 9.2e9, absent) * 1e9);
 }
 
+uint32_t lua_field_weight(lua_State *L, int table, const char *what)
+{
+    return (uint32_t)llround(lua_field_number(L, table, what, "weight", 0.001, 1e6, 0) * 1e3);
+}
+
 /* ── stages ────────────────────────────────────────────────────────────────────────── */
 
 static void set_option(lua_State *L, const char *what, int kind, struct stage *stage, const char *option)

@@ -3,6 +3,8 @@
  *
  *     r.id  r.label  r.elapsed_s  r.requests  r.database
  *     r:query("select … where run_id = :run and ttft_ms > ?", 100) → { { column = value }, … }
+ *     r.summary                  of a run on a virtual clock: { requests, response = { mean, p50, … }, … }, without SQL
+ *     r:percentile("ttft", 0.99) likewise, in seconds
  *     r:outputs() → { { text = …, tokens = { … }, finish_reason = … }, … }, as the workload lists them
  *     lathe.sql "results/x.db":query "select …"
  *
@@ -11,6 +13,7 @@
  * columns' order stands in the result's field `columns`. */
 #include "lua_internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +22,8 @@
 struct lua_handle {
     bool open, recorded;
     int64_t run; /* 0: lathe.sql, or nothing was recorded */
-    double elapsed_s;
+    double elapsed_s, wall_s;
+    struct figures *figures; /* NULL: the clock was real */
     sqlite3 *connection;
     struct planned_request *requests;
     size_t count;
@@ -34,9 +38,13 @@ static int handle_close(lua_State *L)
     if (handle->open) {
         sqlite3_close(handle->connection);
         run_requests_free(handle->requests, handle->count);
+        if (handle->figures)
+            figures_close(handle->figures);
+        free(handle->figures);
     }
     handle->connection = NULL;
     handle->requests = NULL;
+    handle->figures = NULL;
     handle->open = false;
     return 0;
 }
@@ -259,11 +267,84 @@ static int handle_outputs(lua_State *L)
     return 1;
 }
 
+/* ── figures of a simulation ───────────────────────────────────────────────────────── */
+
+static const char *const figure_names[FIGURE_COUNT + 1] = { "response", "ttft", "queue", "tpot", NULL }; /* enum figure_of */
+
+static void put_number(lua_State *L, const char *name, double value)
+{
+    if (value != value) /* of nothing: absent */
+        return;
+    lua_pushnumber(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void put_integer(lua_State *L, const char *name, uint64_t value)
+{
+    lua_pushinteger(L, (lua_Integer)value);
+    lua_setfield(L, -2, name);
+}
+
+static void push_figure(lua_State *L, const struct figure *f)
+{
+    double mean = f->count ? f->sum / (double)f->count * 1e-9 : NAN;
+    double variance = f->count ? f->sum_of_squares / (double)f->count * 1e-18 - mean * mean : NAN;
+    lua_createtable(L, 0, 8);
+    put_integer(L, "count", f->count);
+    put_number(L, "mean", mean);
+    put_number(L, "sd", variance > 0 ? sqrt(variance) : variance);
+    put_number(L, "p50", figure_percentile(f, 0.5) * 1e-9);
+    put_number(L, "p90", figure_percentile(f, 0.9) * 1e-9);
+    put_number(L, "p99", figure_percentile(f, 0.99) * 1e-9);
+    put_number(L, "max", f->count ? (double)f->max * 1e-9 : NAN);
+}
+
+/* Times in seconds. busy: the share of the time, a replica's mean, in which a step was under way. */
+static void push_summary(lua_State *L, const struct lua_handle *handle)
+{
+    const struct figures *f = handle->figures;
+    double span = (double)(f->last_ns - f->first_ns);
+    lua_newtable(L);
+    put_integer(L, "requests", f->requests);
+    put_integer(L, "failed", f->failed);
+    put_integer(L, "refused", f->refused);
+    put_integer(L, "steps", f->steps);
+    put_integer(L, "preemptions", f->preemptions);
+    put_integer(L, "prompt_tokens", f->prompt_tokens);
+    put_integer(L, "output_tokens", f->output_tokens);
+    put_integer(L, "with_slo", f->with_slo);
+    put_integer(L, "met_slo", f->met_slo);
+    put_number(L, "span_s", span * 1e-9);
+    put_number(L, "wall_s", handle->wall_s);
+    put_number(L, "tokens_per_s", span > 0 ? (double)f->output_tokens / span * 1e9 : NAN);
+    put_number(L, "requests_per_s", span > 0 ? (double)f->requests / span * 1e9 : NAN);
+    put_number(L, "goodput", span > 0 && f->with_slo ? (double)f->met_slo / span * 1e9 : NAN);
+    put_number(L, "mean_in_system", span > 0 ? f->area_ns / span : NAN);
+    put_number(L, "busy", span > 0 ? f->busy_ns / span / f->replicas : NAN);
+    for (int i = 0; i < FIGURE_COUNT; i++) {
+        push_figure(L, &f->of[i]);
+        lua_setfield(L, -2, figure_names[i]);
+    }
+}
+
+static int handle_percentile(lua_State *L)
+{
+    const struct lua_handle *handle = check_handle(L, "percentile");
+    int which = luaL_checkoption(L, 2, NULL, figure_names);
+    double p = luaL_checknumber(L, 3);
+    if (!handle->figures)
+        lua_fail(L, "percentile: the run's clock was real: ask its rows, with query");
+    if (!(p >= 0 && p <= 1))
+        lua_fail(L, "percentile: takes a share from 0 to 1, such as 0.99, not %f", p);
+    lua_pushnumber(L, figure_percentile(&handle->figures->of[which], p) * 1e-9);
+    return 1;
+}
+
 /* r.id and the like; anything else is a method. */
 static int handle_index(lua_State *L)
 {
     static const char *const names[] = { "id",    "label",   "elapsed_s", "requests", "database",
-                                         "query", "outputs", "close" };
+                                         "query", "outputs", "close",     "summary",  "percentile" };
     const struct lua_handle *handle = lua_touserdata(L, 1);
     const char *name = luaL_checkstring(L, 2);
     lua_pushvalue(L, 2);
@@ -277,7 +358,11 @@ static int handle_index(lua_State *L)
         lua_pushstring(L, handle->label);
     else if (!strcmp(name, "elapsed_s"))
         lua_pushnumber(L, handle->elapsed_s);
-    else if (!strcmp(name, "requests"))
+    else if (!strcmp(name, "summary")) {
+        if (!handle->figures)
+            lua_fail(L, "summary: the run's clock was real: ask its rows, with query");
+        push_summary(L, handle);
+    } else if (!strcmp(name, "requests"))
         lua_pushinteger(L, (lua_Integer)handle->count);
     else {
         const char *near = nearest_name(name, names, sizeof names / sizeof names[0]);
@@ -298,7 +383,10 @@ void lua_handle_push(lua_State *L, struct run_job *job)
     handle->elapsed_s = job->elapsed_s;
     snprintf(handle->label, sizeof handle->label, "%s", job->info.label ? job->info.label : "");
     snprintf(handle->path, sizeof handle->path, "%s", job->database_path);
-    handle->requests = job->requests; /* the job's no longer */
+    handle->wall_s = job->wall_s;
+    handle->figures = job->figures;   /* the job's no longer */
+    job->figures = NULL;
+    handle->requests = job->requests; /* the same */
     handle->count = job->count;
     job->requests = NULL;
     job->count = 0;
@@ -319,7 +407,8 @@ int lua_sql_open(lua_State *L)
 }
 
 static const luaL_Reg run_methods[] = {
-    { "query", handle_query }, { "outputs", handle_outputs }, { "close", handle_close }, { NULL, NULL },
+    { "query", handle_query }, { "outputs", handle_outputs },
+    { "percentile", handle_percentile }, { "close", handle_close }, { NULL, NULL },
 };
 static const luaL_Reg sql_methods[] = {
     { "query", handle_query }, { "close", handle_close }, { NULL, NULL },

@@ -7,6 +7,7 @@
  *   lua_payload.c   tables to messages of services and back (lua_payload.h)
  *   lua_model.c     lathe.model
  *   lua_request.c   a workload's requests, as the engine wants them
+ *   lua_workload.c  workloads that are drawn in C
  *   lua_trace.c     `trace = …`: what to record
  *   lua_run.c       lathe.run: reads the description, hands it to run_job.c
  *   lua_handle.c    what lathe.run returns, and lathe.sql
@@ -36,6 +37,7 @@
 #define LUA_LATHE_JOB "lathe.job"
 #define LUA_LATHE_ENGINE "lathe.engine"
 #define LUA_LATHE_POST "lathe.post"
+#define LUA_LATHE_WORKLOAD "lathe.workload"
 
 /* One `lathe run`: what the command line said. Lives in cmd_run.c, outlives the state. */
 struct lua_lathe {
@@ -85,6 +87,8 @@ double lua_field_number(lua_State *L, int table, const char *what, const char *n
 bool lua_field_boolean(lua_State *L, int table, const char *what, const char *name, bool absent);
 /* Seconds to nanoseconds, at most about 292 years. */
 int64_t lua_field_seconds(lua_State *L, int table, const char *what, const char *name, double absent);
+/* "weight", a tenant's share beside 1: in thousandths, 0 if absent. */
+uint32_t lua_field_weight(lua_State *L, int table, const char *what);
 /* nil: left alone; "name"; or { "name", option = value, … }. */
 void lua_check_stage(lua_State *L, int index, const char *what, int kind, struct stage *stage);
 /* Fields of the table on top of the stack. */
@@ -117,6 +121,13 @@ void lua_check_request(lua_State *L, int request, int job_index, const struct ru
                        struct engine_submit *submit);
 /* lua_request.c: fills job->requests as written; memory hangs on the job's userdata at `job_index`. */
 void lua_check_workload(lua_State *L, int index, int job_index, struct run_job *job);
+
+/* lua_workload.c */
+struct workload;
+extern const luaL_Reg lua_workload_functions[]; /* of lathe.core */
+/* The open source at `index` (a workload's field `draw`), or an error; the userdata owns it. */
+struct workload *lua_check_drawn(lua_State *L, int index, const char *what);
+void lua_workload_register(lua_State *L);
 
 /* lua_trace.c: what the run records, and whom it probes; after the workload. nil is the default. */
 void lua_check_trace(lua_State *L, int index, struct run_job *job);

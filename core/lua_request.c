@@ -19,13 +19,13 @@
 static const char *const request_fields[] = {
     "prompt",   "prompt_tokens", "tokens", "messages", "special", "bos",     "at",   "max_tokens", "output_tokens",
     "ignore_eos", "predicted", "priority", "class",  "tenant",  "session", "turn", "deadline_s", "slo",
-    "sampling", "correlation_id", "probe", "stop_ids", NULL,
+    "sampling", "weight", "correlation_id", "probe", "stop_ids", NULL,
 };
 static const char *const slo_fields[] = { "ttft", "tpot", NULL };
 static const char *const sampling_fields[] = {
     "temperature", "top_p", "min_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", NULL,
 };
-static const char *const workload_fields[] = { "requests", "concurrency", "think", "name", "parameters", "source", NULL };
+static const char *const workload_fields[] = { "requests", "concurrency", "think", "name", "parameters", "source", "draw", NULL };
 
 /* Memory that lives as long as the job: anchored in its user value. */
 static void *keep(lua_State *L, int job_index, size_t bytes)
@@ -110,6 +110,12 @@ static void read_prompt(lua_State *L, int request, int job_index, const struct r
         read_messages(L, job_index, job, what, submit);
     }
     lua_pop(L, 1);
+    if (job->clock_kind == CLOCK_KIND_VIRTUAL) { /* a length is all that a simulation needs */
+        submit->token_count = given && submit->tokens ? submit->token_count : 0;
+        lua_Integer length = lua_field_integer(L, request, what, "prompt_tokens", 1, 1 << 24, 0);
+        if (length)
+            given++, submit->token_count = (uint64_t)length;
+    }
     if (given != 1)
         lua_fail(L, "%s: give one of prompt (text), tokens (ids) and messages (a chat), not %s", what,
                  given ? "several" : "none");
@@ -217,6 +223,7 @@ void lua_check_request(lua_State *L, int request, int job_index, const struct ru
     submit->ignore_eos = lua_field_boolean(L, request, what, "ignore_eos", false);
     submit->predicted_output_tokens = (uint32_t)lua_field_integer(L, request, what, "predicted", 0, 1 << 24, 0);
     submit->priority = (int32_t)lua_field_integer(L, request, what, "priority", INT32_MIN, INT32_MAX, 0);
+    submit->weight = lua_field_weight(L, request, what);
     submit->class_name = short_text(L, request, what, "class");
     submit->tenant = short_text(L, request, what, "tenant");
     submit->correlation_id = short_text(L, request, what, "correlation_id");
@@ -242,9 +249,19 @@ void lua_check_workload(lua_State *L, int index, int job_index, struct run_job *
 {
     char text[128];
     index = lua_absindex(L, index);
+    const int top = lua_gettop(L);
     if (!lua_istable(L, index))
         lua_fail(L, "lathe.run: \"workload\" should be an array of requests, or what a lathe.workload function makes, "
                     "not %s", lua_describe(L, index, text, sizeof text));
+    if (job->clock_kind == CLOCK_KIND_VIRTUAL && lua_getfield(L, index, "draw") == LUA_TUSERDATA) {
+        lua_check_fields(L, index, "lathe.run: workload", workload_fields, 0);
+        job->workload = lua_check_drawn(L, -1, "lathe.run: workload"); /* the description holds it until the run is over */
+        job->concurrency = (uint32_t)lua_field_integer(L, index, "lathe.run: workload", "concurrency", 0, 1 << 20, 0);
+        job->think_ns = lua_field_seconds(L, index, "lathe.run: workload", "think", 0);
+        lua_pop(L, 1);
+        return;
+    }
+    lua_settop(L, top);
     if (lua_getfield(L, index, "requests") != LUA_TNIL) {
         lua_check_fields(L, index, "lathe.run: workload", workload_fields, 0);
         if (!lua_istable(L, -1))

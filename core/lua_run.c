@@ -14,7 +14,7 @@
 static const char *const run_fields[] = {
     "model", "sampler",  "kvcache", "scheduler", "batching", "bus",     "workload", "clock",      "seed",
     "label", "question", "trace",   "engine",    "database", "factors", "sweep",    "seed_index", "workers",
-    "router", NULL,
+    "router",  "faults",   "warmup",   NULL,
 };
 static const char *const engine_fields[] = {
     "batch_tokens", "batch_requests", "max_requests", "context_tokens", "kv_memory_mb", "threads", "kv_dtype",
@@ -118,8 +118,70 @@ static void read_workers(lua_State *L, struct run_job *job)
             lua_fail(L, "%s: should be { tokenizer = n, model = n }, not %s", what, lua_describe(L, -1, text, sizeof text));
         int table = lua_gettop(L);
         lua_check_fields(L, table, what, worker_fields, 0);
-        job->replicas = (uint32_t)lua_field_integer(L, table, what, "model", 1, DEPLOYMENT_MAX_REPLICAS, 1);
+        bool simulated = job->clock_kind == CLOCK_KIND_VIRTUAL;
+        job->replicas = (uint32_t)lua_field_integer(L, table, what, "model", 1,
+                                                    simulated ? DEPLOYMENT_MAX_SIMULATED : DEPLOYMENT_MAX_REPLICAS, 1);
         job->engine.tokenizer_workers = (uint32_t)lua_field_integer(L, table, what, "tokenizer", 1, 64, 1);
+    }
+    lua_pop(L, 1);
+}
+
+/* clock = "virtual": nothing sleeps; wants a model that tells its time. */
+static void read_clock(lua_State *L, struct run_job *job, bool with_workload)
+{
+    const char *clock = lua_field_string(L, 1, job->who, "clock", "real");
+    if (strcmp(clock, "real") && strcmp(clock, "virtual"))
+        lua_fail(L, "%s: \"clock\" is \"real\" or \"virtual\", not \"%s\"", job->who, clock);
+    if (!strcmp(clock, "real"))
+        return;
+    const struct lathe_model_api *api = job->model->model->api;
+    if (!api->get_extension || !api->get_extension(job->model->model->self, LATHE_MODEL_TIME))
+        lua_fail(L, "%s: clock = \"virtual\" wants a model that tells its time, such as \"sim\", not \"%s\"", job->who,
+                 job->model->model->entry->name);
+    if (!with_workload)
+        lua_fail(L, "%s: is driven by hand, in real time: use lathe.run for a virtual clock", job->who);
+    job->clock_kind = CLOCK_KIND_VIRTUAL;
+}
+
+/* faults = { { at = 10, kind = "dies", replica = 0, lasts = 5 }, { …, kind = "slow", factor = 3 },
+ * { …, kind = "loses_cache" } }: seconds, replicas from 0 as in the tables. */
+static void read_faults(lua_State *L, struct run_job *job)
+{
+    static const char *const fields[] = { "at", "kind", "replica", "lasts", "factor", NULL };
+    static const char *const kinds[] = { "dies", "slow", "loses_cache" }; /* enum simulated_fault_kind, less one */
+    char text[128], what[96];
+    if (lua_getfield(L, 1, "faults") == LUA_TNIL) {
+        lua_pop(L, 1);
+        return;
+    }
+    if (!lua_istable(L, -1))
+        lua_fail(L, "%s: \"faults\" should be { { at = seconds, kind = … }, … }, not %s", job->who,
+                 lua_describe(L, -1, text, sizeof text));
+    if (job->clock_kind != CLOCK_KIND_VIRTUAL)
+        lua_fail(L, "%s: \"faults\" are for clock = \"virtual\"", job->who);
+    int array = lua_gettop(L);
+    lua_Integer count = luaL_len(L, array);
+    if (count > 1 << 20)
+        lua_fail(L, "%s: faults: %lld are more than %d", job->who, (long long)count, 1 << 20);
+    job->faults = calloc(count ? (size_t)count : 1, sizeof *job->faults);
+    if (!job->faults)
+        lua_fail(L, "%s: no memory left for %lld faults", job->who, (long long)count);
+    for (lua_Integer i = 1; i <= count; i++) {
+        struct simulated_fault *fault = &job->faults[job->fault_count++];
+        snprintf(what, sizeof what, "%s: fault %lld", job->who, (long long)i);
+        lua_rawgeti(L, array, i);
+        int table = lua_gettop(L);
+        lua_check_fields(L, table, what, fields, 0);
+        const char *kind = lua_field_string(L, table, what, "kind", NULL);
+        for (int k = 0; k < 3; k++)
+            fault->kind = kind && !strcmp(kind, kinds[k]) ? k + 1 : fault->kind;
+        if (!fault->kind)
+            lua_fail(L, "%s: \"kind\" is \"dies\", \"slow\" or \"loses_cache\", not \"%s\"", what, kind ? kind : "");
+        fault->at_ns = lua_field_seconds(L, table, what, "at", 0);
+        fault->for_ns = lua_field_seconds(L, table, what, "lasts", fault->kind == FAULT_LOSES_CACHE ? 0 : 10);
+        fault->replica = (uint32_t)lua_field_integer(L, table, what, "replica", 0, (job->replicas ? job->replicas : 1) - 1, 0);
+        fault->factor = lua_field_number(L, table, what, "factor", 0.001, 1e6, 2);
+        lua_settop(L, array);
     }
     lua_pop(L, 1);
 }
@@ -158,10 +220,7 @@ static void read_identity(lua_State *L, const struct lua_lathe *lathe, struct lu
 {
     const char *const what = own->job.who;
     struct run_info *info = &own->job.info;
-    const char *clock = lua_field_string(L, 1, what, "clock", "real");
-    if (strcmp(clock, "real"))
-        lua_fail(L, "%s: \"clock\" is \"real\" (no model here tells its own time), not \"%s\"", what, clock);
-    info->clock = "real";
+    info->clock = own->job.clock_kind == CLOCK_KIND_VIRTUAL ? "virtual" : "real";
     info->seed = (uint64_t)lua_field_integer(L, 1, what, "seed", 0, INT64_MAX, 1);
     own->job.engine.seed = info->seed;
     const struct stage *s = own->job.stages;
@@ -222,11 +281,33 @@ static void add_instance(luaL_Buffer *buffer, const char *kind, const struct ins
     luaL_addstring(buffer, "},");
 }
 
+/* A stage whose instance is made later. */
+static void add_stage(luaL_Buffer *buffer, const char *kind, const struct stage *stage)
+{
+    if (!stage->name && !stage->count)
+        return;
+    luaL_addstring(buffer, "\"");
+    luaL_addstring(buffer, kind);
+    luaL_addstring(buffer, "\":{\"name\":\"");
+    luaL_addstring(buffer, stage->name ? stage->name : stage_default(stage->kind));
+    luaL_addstring(buffer, "\"");
+    for (size_t i = 0; i < stage->count; i++) { /* names and numbers; what is else is not shown */
+        if (strpbrk(stage->settings[i].text, "\"\\") || strlen(stage->settings[i].text) > 200)
+            continue;
+        luaL_addstring(buffer, i ? ",\"" : ",\"options\":{\"");
+        luaL_addstring(buffer, stage->settings[i].name);
+        luaL_addstring(buffer, "\":\"");
+        luaL_addstring(buffer, stage->settings[i].text);
+        luaL_addstring(buffer, i + 1 == stage->count ? "\"}" : "\"");
+    }
+    luaL_addstring(buffer, "},");
+}
+
 /* Pushes what the run was, the seed left out, so that runs which differ in it alone have one hash. */
 static void push_configuration(lua_State *L, const struct run_job *job)
 {
     lua_newtable(L); /* what is plain Lua: engine, trace, workers, router, workload */
-    static const char *const plain[] = { "engine", "trace", "workers", "router" };
+    static const char *const plain[] = { "engine", "trace", "workers", "router", "clock", "faults", "warmup" };
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
         lua_getfield(L, 1, plain[i]);
         lua_setfield(L, -2, plain[i]);
@@ -242,7 +323,7 @@ static void push_configuration(lua_State *L, const struct run_job *job)
         lua_setfield(L, -3, workload[i]);
     }
     lua_pop(L, 1);
-    lua_pushinteger(L, (lua_Integer)job->count);
+    lua_pushinteger(L, (lua_Integer)(job->workload ? workload_count(job->workload) : job->count));
     lua_setfield(L, -2, "requests");
     lua_setfield(L, -2, "workload");
     lua_json_push(L, -1, job->who);
@@ -258,6 +339,7 @@ static void push_configuration(lua_State *L, const struct run_job *job)
     add_instance(&buffer, "scheduler", job->parts.scheduler);
     add_instance(&buffer, "batching", job->parts.batching);
     add_instance(&buffer, "bus", job->parts.bus);
+    add_stage(&buffer, "router", &job->stages[LATHE_KIND_ROUTER]);
     luaL_addstring(&buffer, rest + 1); /* its own brace was opened above */
     luaL_pushresult(&buffer);
     lua_replace(L, -3);
@@ -309,9 +391,12 @@ struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload)
     snprintf(text, sizeof text, "%s: \"model\"", what);
     job->model = &lua_check_model(L, -1, text)->loaded;
     lua_pop(L, 1);
+    read_clock(L, job, with_workload);
     read_stages(L, lathe, job);
     read_engine(L, job);
     read_workers(L, job);
+    read_faults(L, job);
+    job->warmup_requests = (uint64_t)lua_field_integer(L, 1, what, "warmup", 0, INT64_MAX, 0);
     lua_getfield(L, 1, "workload");
     if (with_workload)
         lua_check_workload(L, -1, job_index, job);
@@ -344,8 +429,8 @@ int lua_run(lua_State *L)
     if (status)
         lua_fail_error(L, "lathe.run", &err);
     tell_failures(job);
-    run_job_close(job);
     lua_handle_push(L, job);
+    run_job_close(job);
     return 1;
 }
 

@@ -177,6 +177,7 @@ static int open_core(lua_State *L)
 {
     const struct lua_lathe *lathe = lua_lathe_of(L);
     luaL_newlib(L, core_functions);
+    luaL_setfuncs(L, lua_workload_functions, 0);
     lua_pushstring(L, LATHE_VERSION);
     lua_setfield(L, -2, "version");
     lua_pushstring(L, lathe->script);
@@ -271,6 +272,7 @@ static int setup(lua_State *L)
     lua_engine_register(L);
     lua_bus_register(L);
     lua_handle_register(L);
+    lua_workload_register(L);
     make_strict(L);
     return 0;
 }

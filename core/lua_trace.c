@@ -5,6 +5,8 @@
  *     trace = { attention = "summary" }      beside the latency rows, every head of every token
  *     trace = { attention = { format = "full", layers = { 0, 5 }, heads = { 2 },
  *               positions = { 10, 20 }, every = 2, requests = { 1, 3 } }, tokens = "all" }
+ *     trace = { rows = "requests" }          a row a request; "steps": and a row a step; "step_requests":
+ *                                            and who was in it; "tokens", the default: and every token
  *
  * Layers, heads and positions count from 0, as in the tables; requests from 1, as in the
  * workload. */
@@ -14,7 +16,7 @@
 
 #include <lathe/attention.h>
 
-static const char *const trace_fields[] = { "attention", "tokens", "latency", "on_full", "flush_s", "hops", NULL };
+static const char *const trace_fields[] = { "attention", "tokens", "latency", "on_full", "flush_s", "hops", "rows", NULL };
 static const char *const attention_fields[] = { "format", "layers",  "heads",  "positions", "every",
                                                 "top_k",  "recent", "requests", NULL };
 static const char *const formats[] = { "summary", "top", "full", NULL }; /* enum lathe_probe_format, less one */
@@ -143,6 +145,20 @@ static void read_probed(lua_State *L, int attention, struct run_job *job)
         job->requests[i].submit.probe &= probed[i];
 }
 
+/* rows = "tokens" and so on: which tables are written at all, each level with those before it. */
+static void read_rows(lua_State *L, int index, const char *what, struct run_job *job)
+{
+    static const char *const levels[] = { "tokens", "step_requests", "steps", "requests" }; /* enum engine_rows */
+    const char *rows = lua_field_string(L, index, what, "rows", levels[0]);
+    for (int i = 0; i < 4; i++) {
+        if (!strcmp(rows, levels[i])) {
+            job->engine.rows = i;
+            return;
+        }
+    }
+    lua_fail(L, "%s: \"rows\" is \"requests\", \"steps\", \"step_requests\" or \"tokens\", not \"%s\"", what, rows);
+}
+
 void lua_check_trace(lua_State *L, int index, struct run_job *job)
 {
     char text[128], what[64];
@@ -164,6 +180,7 @@ void lua_check_trace(lua_State *L, int index, struct run_job *job)
         if (strcmp(on_full, "wait") && strcmp(on_full, "drop"))
             lua_fail(L, "%s: \"on_full\" is \"wait\" or \"drop\", not \"%s\"", what, on_full);
         job->recorder.on_full = strcmp(on_full, "drop") ? RECORDER_WAIT : RECORDER_DROP;
+        read_rows(L, index, what, job);
         job->hops = lua_field_boolean(L, index, what, "hops", false);
         job->recorder.flush_interval_ns = lua_field_seconds(L, index, what, "flush_s", 0);
         lua_getfield(L, index, "attention");

@@ -50,13 +50,13 @@ void progress_show(struct progress *progress, const struct drive_progress *now, 
         show_bar(progress, now, last);
         return;
     }
-    int64_t since = now->now_ns - progress->last_ns;
+    int64_t since = now->machine_ns - progress->last_ns;
     bool tenth = (now->finished - progress->last_finished) * 10 >= now->total && since >= line_least_ns;
     if (!last && ((!tenth && since < line_interval_ns) || now->finished == now->total))
         return;
     char figures[160];
     print_figures(figures, sizeof figures, now);
     fprintf(stderr, "%s: %s\n", progress->label, figures);
-    progress->last_ns = now->now_ns;
+    progress->last_ns = now->machine_ns;
     progress->last_finished = now->finished;
 }

@@ -191,6 +191,28 @@ static int on_progress(void *user, const struct drive_progress *now)
     return 0;
 }
 
+/* Does nobody's prompt have tokens or text? */
+static bool only_lengths(const struct run_job *job)
+{
+    for (size_t i = 0; i < job->count; i++)
+        if (job->requests[i].submit.tokens || job->requests[i].submit.text)
+            return false;
+    return true;
+}
+
+/* Where nothing was said: a queue can grow long in a simulation, and many replicas share the memory. */
+static void simulated_sizes(const struct run_job *job, struct engine_params *engine)
+{
+    const uint32_t most = 16384, least = 256;
+    uint32_t each = most / (job->replicas ? job->replicas : 1);
+    if (!engine->max_requests)
+        engine->max_requests = each > least ? each : least;
+    if (!engine->context_tokens && engine->lengths_only)
+        engine->context_tokens = job->model->info.context_tokens;
+    if (!engine->output_queue)
+        engine->output_queue = 1; /* nobody reads */
+}
+
 static int open_deployment(struct run_job *job, struct lathe_error *err)
 {
     struct deployment_params params = {
@@ -202,7 +224,33 @@ static int open_deployment(struct run_job *job, struct lathe_error *err)
     params.engine.run = job->run;
     params.engine.probes = job->probes;
     params.engine.probe_count = job->probe_count;
+    if (job->clock_kind == CLOCK_KIND_VIRTUAL) {
+        int status = simulate_open(&job->simulation, err);
+        if (status != LATHE_OK)
+            return status;
+        params.ended = simulate_ended;
+        params.user = job->simulation;
+        params.engine.lengths_only = only_lengths(job);
+        simulated_sizes(job, &params.engine);
+    }
     return deployment_open(&params, &job->deployment, err);
+}
+
+static int simulate_requests(struct run_job *job, struct watch *watch, struct lathe_error *err)
+{
+    struct simulate_params simulating = {
+        .deployment = job->deployment, .clock = &job->clock, .requests = job->requests, .count = job->count,
+        .workload = job->workload, .concurrency = job->concurrency, .think_ns = job->think_ns, .faults = job->faults,
+        .fault_count = job->fault_count, .warmup_requests = job->warmup_requests, .progress = on_progress, .user = watch,
+    };
+    job->figures = calloc(1, sizeof *job->figures);
+    if (!job->figures)
+        return lathe_fail(err, LATHE_ENOMEM, "no memory for the run's figures");
+    int status = figures_open(job->figures, err);
+    if (status != LATHE_OK)
+        return status;
+    simulating.figures = job->figures;
+    return simulate(job->simulation, &simulating, err);
 }
 
 static int drive_requests(struct run_job *job, struct lathe_error *err)
@@ -214,11 +262,15 @@ static int drive_requests(struct run_job *job, struct lathe_error *err)
     };
     if (!job->quiet)
         progress_start(&watch.progress, job->info.label);
-    clock_start(&job->clock, CLOCK_KIND_REAL); /* the run begins: what was before is loading */
-    int status = drive(&driving, err);
+    struct clock machine;
+    clock_start(&machine, CLOCK_KIND_REAL);
+    clock_start(&job->clock, job->clock_kind); /* the run begins: what was before is loading */
+    int status = job->simulation ? simulate_requests(job, &watch, err) : drive(&driving, err);
+    job->wall_s = (double)clock_now(&machine) * 1e-9;
     job->elapsed_s = (double)clock_now(&job->clock) * 1e-9;
     if (!job->quiet) {
         watch.last.now_ns = clock_now(&job->clock);
+        watch.last.machine_ns += watch.last.machine_ns ? 0 : watch.last.now_ns;
         progress_show(&watch.progress, &watch.last, true);
     }
     if (job->was_interrupted && !status)
@@ -340,12 +392,12 @@ static int open_recording(struct run_job *job, struct lathe_error *err)
 
 int run_job_open(struct run_job *job, struct lathe_error *err)
 {
-    clock_start(&job->clock, CLOCK_KIND_REAL);
+    clock_start(&job->clock, job->clock_kind);
     int status = job->recording ? open_recording(job, err) : LATHE_OK;
     if (!status)
         status = open_deployment(job, err);
     if (!status)
-        clock_start(&job->clock, CLOCK_KIND_REAL);
+        clock_start(&job->clock, job->clock_kind);
     if (status) {
         struct lathe_error why = *err;
         run_job_end(job, status, &why);
@@ -357,7 +409,9 @@ int run_job_end(struct run_job *job, int status, struct lathe_error *err)
 {
     struct lathe_error closing;
     deployment_close(job->deployment);
+    simulate_close(job->simulation);
     job->deployment = NULL;
+    job->simulation = NULL;
     if (!status && job->run)
         status = record_refused(job, job->run, err);
     if (!status && job->run)
@@ -388,6 +442,12 @@ int run_job(struct run_job *job, struct lathe_error *err)
 void run_job_close(struct run_job *job)
 {
     parts_close(&job->parts);
+    free(job->faults);
+    job->faults = NULL;
+    if (job->figures)
+        figures_close(job->figures);
+    free(job->figures);
+    job->figures = NULL;
     for (size_t i = 0; i < sizeof job->stages / sizeof job->stages[0]; i++)
         stage_clear(&job->stages[i]);
 }

@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-#include "drive.h"
+#include "simulate.h"
 #include "stages.h"
 
 enum { RUN_MAX_PROBES = 1 };
@@ -35,8 +35,13 @@ struct run_job {
     bool hops;                                    /* a row for each call of a service */
     struct planned_request *requests;             /* freed by the caller with run_requests_free */
     size_t count;
+    struct workload *workload;                    /* instead of requests, virtual only: drawn as it comes; borrowed */
     uint32_t concurrency;
     int64_t think_ns;
+    int clock_kind;                               /* enum clock_kind */
+    struct simulated_fault *faults;               /* virtual only; freed by run_job_close */
+    size_t fault_count;
+    uint64_t warmup_requests;                     /* virtual: the figures are of those after */
     bool recording;
     const char *database;                         /* path; folders are made */
     struct recorder_params recorder;
@@ -55,10 +60,13 @@ struct run_job {
     struct recorder_run *run;
     struct clock clock;
     struct deployment *deployment;
+    struct simulation *simulation;
 
     /* Filled by run_job. */
     int64_t id; /* 0: not recorded */
-    double elapsed_s;
+    double elapsed_s;                             /* by the run's clock */
+    double wall_s;                                /* by the machine's */
+    struct figures *figures;                      /* virtual only; malloc'd, freed by run_job_close unless taken */
     char database_path[4096];
     bool was_interrupted;
 };

@@ -4,36 +4,34 @@
 --   workload.poisson { rate = 2, requests = 500, seed = 1,
 --                      prompt = workload.lognormal { median = 120, sigma = 1 }, output = workload.fixed(40) }
 --   workload.constant { rate = … }            workload.gamma { rate = …, cv = 3 }
---   workload.burst { size = 8, every = 5 }    workload.closed { concurrency = 4, think = 0.5 }
+--   workload.burst { size = 8, every = 5 }    workload.mmpp { rates = { 1, 10 }, stays = { 60, 10 } }
+--   workload.closed { concurrency = 4, think = 0.5 }
 --   workload.replay { file = "trace.csv", speed = 2, requests = 100 }
+--   workload.sessions { rate = 0.5, turns = workload.uniform { from = 2, to = 8 }, think = 10, … }, see lathe.sessions
 --
 -- `prompt`: a distribution of lengths (each request gets a stretch of text that long), one
 -- text, an array of texts or of { messages = … } (taken in turn), see workload.prompts for a file.
 -- `output`: a length or distribution: exactly that many tokens, whatever the model says.
 -- Or `max_tokens`: at most that many. `chat = true` puts the model's template around texts.
 -- `each = { … }`: fields of every request (priority, class, slo, sampling …).
--- `predicted = true`: policies see the output's length.
+-- `classes = { { name = "chat", tenant = "a", share = 3, prompt = …, output = …, slo = { ttft =, tpot = },
+--    priority =, weight =, deadline_s =, predicted = }, … }`: each request is of one of them, drawn by
+--    their shares; what a class doesn't say is as above.
+-- `predicted`: what policies are told of an output's length: true (its length), { noise = 0.5 } (times
+--    exp(N(0, 0.5²)), as wrong as real predictors are), "mean" (its class's mean), or nothing.
 --
--- Arrivals, prompts and outputs draw from streams of their own: `seed` is all three's, or
--- `seeds = { arrivals = …, prompts = …, outputs = … }` sets them apart.
-local check   = require "lathe.check"
-local core    = require "lathe.core"
-local lengths = require "lathe.lengths"
-local random  = require "lathe.random"
+-- Arrivals, prompts, outputs, classes and predictions draw from streams of their own: `seed` is
+-- everybody's, or `seeds = { arrivals = …, prompts = …, outputs = …, classes = …, predictions = … }`
+-- sets them apart. All is drawn in C (core/workload.h); what the table holds, see lathe.source.
+local check    = require "lathe.check"
+local core     = require "lathe.core"
+local lengths  = require "lathe.lengths"
+local source   = require "lathe.source"
 
 local workload = {
   fixed = lengths.fixed, uniform = lengths.uniform, lognormal = lengths.lognormal,
   exponential = lengths.exponential, empirical = lengths.empirical,
 }
-
-local STREAM_PROMPTS <const>, STREAM_OUTPUTS <const> = 1, 2
-local COMMON <const> = { "requests", "seed", "seeds", "prompt", "output", "max_tokens", "chat", "each", "predicted", "ignore_eos" }
-
-local function with(...)
-  local names = { ... }
-  for _, name in ipairs(COMMON) do names[#names + 1] = name end
-  return names
-end
 
 -- ── files ──────────────────────────────────────────────────────────────────────────────
 
@@ -65,119 +63,76 @@ function workload.prompts(path)
   return prompts
 end
 
--- ── what every workload shares ─────────────────────────────────────────────────────────
-
-local function seeds_of(what, t)
-  local seed = check.integer(what, t, "seed", 0, math.maxinteger, 1)
-  local own = t.seeds or {}
-  check.fields(what .. ": seeds", own, { "arrivals", "prompts", "outputs" })
-  local result = {}
-  for _, name in ipairs { "arrivals", "prompts", "outputs" } do
-    result[name] = check.integer(what .. ": seeds", own, name, 0, math.maxinteger, seed)
-  end
-  return result
-end
-
-local function put_prompt(what, request, source, seeds, i, chat)
-  if lengths.is(source) then
-    request.prompt_tokens = source:draw(seeds.prompts, STREAM_PROMPTS, i)
-    return
-  end
-  local item = source
-  if type(source) == "table" then item = source[(i - 1) % #source + 1] end
-  if type(item) == "table" then
-    for k, v in pairs(item) do request[k] = v end
-  elseif type(item) ~= "string" then
-    core.fail(("%s: \"prompt\" should be texts, messages or a distribution of lengths, not %s"):format(what, check.shown(item)))
-  elseif chat then
-    request.messages = { { role = "user", content = item } }
-  else
-    request.prompt = item
-  end
-end
-
--- arrival(i, seed) → seconds, or nil for closed loops.
-local function build(what, t, name, arrival, extra)
-  local default = type(t.prompt) == "table" and not lengths.is(t.prompt) and #t.prompt or nil
-  local count = check.integer(what, t, "requests", 1, 1 << 24, default)
-  local seeds = seeds_of(what, t)
-  local output = type(t.output) == "number" and lengths.fixed(t.output) or t.output
-  if output and not lengths.is(output) then
-    core.fail(("%s: \"output\" should be a number of tokens or a distribution of them, not %s"):format(what, check.shown(output)))
-  end
-  if t.prompt == nil or (type(t.prompt) == "table" and not lengths.is(t.prompt) and #t.prompt == 0) then
-    core.fail(what .. ": \"prompt\" should be texts, messages or a distribution of lengths")
-  end
-  local requests = {}
-  for i = 1, count do
-    local request = {}
-    for k, v in pairs(t.each or {}) do request[k] = v end
-    request.at = arrival and arrival(i, seeds.arrivals)
-    put_prompt(what, request, t.prompt, seeds, i, t.chat)
-    if output then
-      request.output_tokens = output:draw(seeds.outputs, STREAM_OUTPUTS, i)
-      if t.predicted then request.predicted = request.output_tokens end
-    end
-    request.max_tokens = request.max_tokens or t.max_tokens
-    if t.ignore_eos then request.ignore_eos = true end
-    requests[i] = request
-  end
-  local parameters = { seeds = seeds, output = output, max_tokens = t.max_tokens, chat = t.chat, predicted = t.predicted }
-  parameters.prompt = lengths.is(t.prompt) and t.prompt or { kind = "given", prompts = type(t.prompt) == "table" and #t.prompt or 1 }
-  local result = { name = name, parameters = parameters, requests = requests }
-  for k, v in pairs(extra or {}) do
-    if k == "concurrency" or k == "think" or k == "source" then result[k] = v else parameters[k] = v end
-  end
-  return result
-end
-
--- Gaps add up to times: gap(i, seed) → seconds.
-local function adding(gap)
-  local now = 0
-  return function(i, seed)
-    now = now + gap(i, seed)
-    return now
-  end
-end
-
 -- ── open: arrivals don't wait for anybody ──────────────────────────────────────────────
 
 -- A Poisson process: gaps are exponential with mean 1 / rate.
 function workload.poisson(t)
   local what <const> = "workload.poisson"
-  check.fields(what, t, with("rate"))
+  check.fields(what, t, source.with("rate"))
   local rate = check.number(what, t, "rate", 1e-9, 1e9)
-  return build(what, t, "poisson", adding(function(i, seed)
-    return random.exponential(seed, random.ARRIVALS, 0, i) / rate
-  end), { rate = rate })
+  return source.build(what, t, { arrivals = "poisson", rate = rate }, { rate = rate }, { name = "poisson" })
 end
 
 -- One every 1 / rate seconds, the first at 0.
 function workload.constant(t)
   local what <const> = "workload.constant"
-  check.fields(what, t, with("rate"))
+  check.fields(what, t, source.with("rate"))
   local rate = check.number(what, t, "rate", 1e-9, 1e9)
-  return build(what, t, "constant", function(i) return (i - 1) / rate end, { rate = rate })
+  return source.build(what, t, { arrivals = "constant", rate = rate }, { rate = rate }, { name = "constant" })
 end
 
 -- A renewal process whose gaps are gamma distributed: mean 1 / rate, coefficient of
 -- variation cv. cv = 1 is Poisson; larger is burstier.
 function workload.gamma(t)
   local what <const> = "workload.gamma"
-  check.fields(what, t, with("rate", "cv"))
+  check.fields(what, t, source.with("rate", "cv"))
   local rate, cv = check.number(what, t, "rate", 1e-9, 1e9), check.number(what, t, "cv", 0.01, 100)
-  local shape = 1 / (cv * cv)
-  return build(what, t, "gamma", adding(function(i, seed)
-    return random.gamma(shape, seed, random.ARRIVALS, 0, i) / (shape * rate)
-  end), { rate = rate, cv = cv })
+  return source.build(what, t, { arrivals = "gamma", rate = rate, cv = cv }, { rate = rate, cv = cv }, { name = "gamma" })
 end
 
 -- `size` at once, every `every` seconds.
 function workload.burst(t)
   local what <const> = "workload.burst"
-  check.fields(what, t, with("size", "every"))
+  check.fields(what, t, source.with("size", "every"))
   local size, every = check.integer(what, t, "size", 1, 1 << 24), check.number(what, t, "every", 0, 1e9)
-  return build(what, t, "burst", function(i) return (i - 1) // size * every end, { size = size, every = every })
+  return source.build(what, t, { arrivals = "burst", size = size, every = every }, { size = size, every = every }, { name = "burst" })
+end
+
+-- ── Markov-modulated: calm and busy times ──────────────────────────────────────────────
+
+local function states_of(what, t)
+  for _, name in ipairs { "rates", "stays" } do check.samples(("%s: \"%s\""):format(what, name), t[name], 1) end
+  if #t.rates ~= #t.stays or #t.rates > 8 then
+    core.fail(("%s: \"rates\" and \"stays\" should be as many, at most 8, not %d and %d"):format(what, #t.rates, #t.stays))
+  end
+  return table.move(t.rates, 1, #t.rates, 1, {}), table.move(t.stays, 1, #t.stays, 1, {})
+end
+
+-- A Poisson process whose rate is rates[1] for stays[1] seconds on average (exponential), then any
+-- other state's, each alike. Real traffic has gaps hardly more variable than a Poisson process's,
+-- but counts over a minute that are: Azure's conversations of 2023 have a CV of 1.09 and an index
+-- of dispersion of 16. Gamma gaps can't have both; this has.
+function workload.mmpp(t)
+  local what <const> = "workload.mmpp"
+  check.fields(what, t, source.with("rates", "stays"))
+  local rates, stays = states_of(what, t)
+  return source.build(what, t, { arrivals = "mmpp", rates = rates, stays = stays }, { rates = rates, stays = stays }, { name = "mmpp" })
+end
+
+-- The index of dispersion (variance / mean) of the number of arrivals in `window` seconds (none:
+-- in the limit), of a process with two states: 1 is Poisson. Fischer and Meier-Hellstern (1993).
+function workload.dispersion(t)
+  local what <const> = "workload.dispersion"
+  check.fields(what, t, { "rates", "stays", "window" })
+  local rates, stays = states_of(what, t)
+  if #rates ~= 2 then core.fail(("%s: the formula is for 2 states, not %d"):format(what, #rates)) end
+  local window = check.number(what, t, "window", 0, math.huge, math.huge)
+  local out1, out2 = 1 / stays[1], 1 / stays[2] -- a second, out of each state
+  local mixing = out1 + out2
+  local limit = 2 * out1 * out2 * (rates[1] - rates[2]) ^ 2 / (mixing ^ 2 * (rates[1] * out2 + rates[2] * out1))
+  if window == math.huge then return 1 + limit end
+  if window == 0 then return 1.0 end
+  return 1 + limit * (1 - (1 - math.exp(-mixing * window)) / (mixing * window))
 end
 
 -- ── closed: the next comes when one has gone ───────────────────────────────────────────
@@ -185,73 +140,40 @@ end
 -- `concurrency` users; each waits `think` seconds between an answer and its next request.
 function workload.closed(t)
   local what <const> = "workload.closed"
-  check.fields(what, t, with("concurrency", "think"))
-  return build(what, t, "closed", nil, { concurrency = check.integer(what, t, "concurrency", 1, 1 << 20),
-                                         think = check.number(what, t, "think", 0, 1e9, 0) })
+  check.fields(what, t, source.with("concurrency", "think"))
+  return source.build(what, t, { arrivals = "closed" }, {},
+    { name = "closed", concurrency = check.integer(what, t, "concurrency", 1, 1 << 20), think = check.number(what, t, "think", 0, 1e9, 0) })
 end
 
 -- ── replay ─────────────────────────────────────────────────────────────────────────────
 
-local function read_rows(what, path)
-  local file, found = find(what, path)
-  local header = file:read "l"
-  local place, number = {}, 0
-  for name in ((header or ""):gsub("\r$", "") .. ","):gmatch "([^,]*)," do
-    number = number + 1
-    place[name] = number
-  end
-  local columns = { "arrived_at", "num_prefill_tokens", "num_decode_tokens" }
-  for _, name in ipairs(columns) do
-    if not place[name] then core.fail(("%s: %s has no column %s in its first line"):format(what, path, name)) end
-  end
-  local rows, line_number = {}, 1
-  for line in file:lines() do
-    line_number = line_number + 1
-    if not line:match "^%s*$" then
-      local cells = {}
-      for text in (line:gsub("\r$", "") .. ","):gmatch "([^,]*)," do cells[#cells + 1] = text end
-      local row = {}
-      for i, name in ipairs(columns) do
-        row[i] = tonumber(cells[place[name]])
-        if not row[i] or row[i] ~= row[i] or row[i] < 0 then
-          core.fail(("%s: %s:%d: %s should be a number, not \"%s\""):format(what, path, line_number, name, cells[place[name]] or ""))
-        end
-      end
-      rows[#rows + 1] = row
-    end
-  end
-  file:close()
-  if #rows == 0 then core.fail(("%s: %s has no rows"):format(what, path)) end
-  return rows, found
-end
-
 -- A CSV with columns arrived_at (s), num_prefill_tokens, num_decode_tokens, as the Azure
 -- 2023 trace has them. `speed` 2: arrivals twice as quick; `lengths` 0.1: a tenth of the
--- tokens (at least 1); `from`, `requests`: which rows; `max_prompt`, `max_output`: cut.
+-- tokens (at least 1); `from`: the first row; `window`: only what arrives within so many
+-- seconds of it, by the file's time; `requests`: how many, read again from `from` on if that is
+-- more than there are; `max_prompt`, `max_output`: cut. A class or the workload may have a
+-- `prompt` or `output` of its own instead of the trace's.
 function workload.replay(t)
   local what <const> = "workload.replay"
-  check.fields(what, t, { "file", "speed", "lengths", "from", "requests", "max_prompt", "max_output", "each", "predicted" })
+  check.fields(what, t, source.with("file", "speed", "lengths", "from", "window", "max_prompt", "max_output"))
   local path = check.text(what, t, "file")
-  local rows, found = read_rows(what, path)
+  local file, found = find(what, path)
+  file:close()
   local speed, scale = check.number(what, t, "speed", 1e-9, 1e9, 1), check.number(what, t, "lengths", 1e-9, 1e9, 1)
-  local from = check.integer(what, t, "from", 1, #rows, 1)
-  local count = check.integer(what, t, "requests", 1, #rows - from + 1, #rows - from + 1)
+  local from = check.integer(what, t, "from", 1, (1 << 31) - 1, 1)
+  local window = t.window and check.number(what, t, "window", 1e-9, 1e9)
   local max_prompt = check.integer(what, t, "max_prompt", 1, 1 << 24, 1 << 24)
   local max_output = check.integer(what, t, "max_output", 1, 1 << 24, 1 << 24)
-  local function tokens(n, max) return math.tointeger(math.max(1, math.min(max, math.floor(n * scale + 0.5)))) end
-  local requests, zero = {}, rows[from][1]
-  for i = 1, count do
-    local row, request = rows[from + i - 1], {}
-    for k, v in pairs(t.each or {}) do request[k] = v end
-    request.at = math.max(0, row[1] - zero) / speed
-    request.prompt_tokens = tokens(row[2], max_prompt)
-    request.output_tokens = tokens(row[3], max_output)
-    if t.predicted then request.predicted = request.output_tokens end
-    requests[i] = request
-  end
-  return { name = "replay", source = found, requests = requests,
-           parameters = { file = path, speed = speed, lengths = scale, from = from, requests = count,
-                          max_prompt = t.max_prompt, max_output = t.max_output } }
+  local rows = t.requests and check.integer(what, t, "requests", 1, (1 << 31) - 1)
+  local trace = core.workload_trace(found, { from = from, rows = rows, window = window, lengths = scale })
+  local own = {}
+  for k, v in pairs(t) do own[k] = v end
+  own.prompt = t.prompt or lengths.traced("num_prefill_tokens", max_prompt)
+  own.output = t.output or lengths.traced("num_decode_tokens", max_output)
+  own.requests = rows or trace:count()
+  return source.build(what, own, { arrivals = "replay", trace = trace, speed = speed },
+    { file = path, speed = speed, lengths = scale, from = from, window = window, requests = own.requests,
+      max_prompt = t.max_prompt, max_output = t.max_output }, { name = "replay", source = found })
 end
 
 return workload

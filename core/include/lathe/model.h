@@ -56,6 +56,8 @@ struct lathe_context_params {
     uint32_t output_rows;      /* rows with logits or hidden state in one forward */
     uint32_t threads;          /* 0: the model's own option */
     int32_t kv_dtype;          /* enum lathe_dtype: F32 or F16; unsupported is refused */
+    uint32_t replica;          /* for draws of its own, with the run's seed              since abi 3 */
+    uint64_t seed;
 };
 
 /* Operations on KV bytes, done in order before the slices. */
@@ -134,10 +136,13 @@ struct lathe_forward_out {
     struct lathe_span picked;
 };
 
-/* Optional abilities, asked for with get_extension; both are a struct lathe_model_ability. */
+/* Optional abilities, asked for with get_extension; each is a struct lathe_model_ability. */
 #define LATHE_MODEL_PICK "lathe.model-pick/1" /* it picks tokens itself, from each row */
 #define LATHE_MODEL_TIME "lathe.model-time/1" /* it tells its time (duration_ns) instead of taking it: without
                                                  this no virtual clock */
+#define LATHE_MODEL_LENGTHS "lathe.model-lengths/1" /* it looks at lengths alone: a message may leave out tokens,
+                                                 blocks and outputs (spans empty; a slice with output_count 1
+                                                 means its last row) */
 struct lathe_model_ability {
     uint32_t size;
 };

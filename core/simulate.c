@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: MIT */
+#include "simulate.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "simulate_heap.h"
+#include <lathe/router.h>
+
+enum { EVENTS_A_LOOK = 4096 }; /* between looks at the machine's clock, for progress and interrupts */
+
+/* One that nobody takes yet: the router holds it back, or its replica is full. */
+struct held {
+    struct engine_submit submit;
+    size_t number; /* of a list: its place */
+};
+
+struct simulation {
+    const struct simulate_params *params;
+    struct clock *clock;
+    struct event_heap heap;
+    bool *busy, *down;             /* by replica */
+    uint32_t replicas;
+    bool conserving;
+
+    size_t next, total;            /* arrivals so far, and in all */
+    struct engine_submit coming;   /* of a workload: the next one, drawn already */
+    bool has_coming;
+    int64_t *ready;                /* closed: a ring of when users come back, ascending; (concurrency) */
+    uint32_t ready_first, ready_count;
+
+    struct held *held;             /* a ring, first come first served; (held_capacity) */
+    size_t held_first, held_count, held_capacity;
+    bool something_ended;
+
+    struct simulated_fault *faults; /* by time; an end of a fault is one with for_ns 0 and kind negative */
+    size_t fault, fault_count;
+
+    struct figures *figures;
+    uint64_t in_system, ended;
+    int64_t area_at_ns;            /* area is up to here */
+    __int128 area, times;          /* ∫ number in system, Σ times in system; ns */
+    int64_t look_at_ns;
+    uint64_t events;
+};
+
+static int64_t real_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int simulate_open(struct simulation **simulation, struct lathe_error *err)
+{
+    *simulation = calloc(1, sizeof **simulation);
+    return *simulation ? LATHE_OK : lathe_fail(err, LATHE_ENOMEM, "no memory for a simulation");
+}
+
+static void drop_memory(struct simulation *s)
+{
+    heap_close(&s->heap);
+    free(s->busy);
+    free(s->down);
+    free(s->ready);
+    free(s->held);
+    free(s->faults);
+    s->busy = s->down = NULL, s->ready = NULL, s->held = NULL, s->faults = NULL;
+}
+
+void simulate_close(struct simulation *s)
+{
+    if (s)
+        drop_memory(s);
+    free(s);
+}
+
+/* ── the books ──────────────────────────────────────────────────────────────────────── */
+
+static void advance_area(struct simulation *s, int64_t now_ns)
+{
+    s->area += (__int128)s->in_system * (now_ns - s->area_at_ns);
+    s->area_at_ns = now_ns;
+}
+
+static void count_in(struct simulation *s, int64_t now_ns)
+{
+    if (s->figures->requests++ == 0)
+        s->figures->first_ns = now_ns;
+    advance_area(s, now_ns);
+    s->in_system++;
+}
+
+static void count_out(struct simulation *s, int64_t planned_ns, int64_t now_ns)
+{
+    advance_area(s, now_ns);
+    s->in_system--;
+    s->ended++;
+    s->times += now_ns - planned_ns;
+    s->figures->last_ns = now_ns > s->figures->last_ns ? now_ns : s->figures->last_ns;
+    if (s->params->concurrency) /* its user thinks, and comes back */
+        s->ready[(s->ready_first + s->ready_count++) % s->params->concurrency] = now_ns + s->params->think_ns;
+}
+
+void simulate_ended(void *simulation, const struct engine_ended *ended)
+{
+    struct simulation *s = simulation;
+    const struct lathe_request *r = ended->request;
+    if (!s->params) /* the deployment is being closed */
+        return;
+    count_out(s, r->planned_ns, ended->finish_ns);
+    s->something_ended = true;
+    s->figures->output_tokens += r->output_tokens;
+    s->figures->prompt_tokens += r->prompt_tokens;
+    s->figures->preemptions += r->preemptions;
+    s->figures->failed += ended->finish_reason == LATHE_FINISH_ERROR;
+    if (ended->finish_reason != LATHE_FINISH_ERROR && r->output_tokens > 0 && r->id > s->params->warmup_requests)
+        figures_count(s->figures, r, ended->finish_ns);
+    if (!s->params->workload) {
+        struct planned_request *planned = &s->params->requests[ended->tag];
+        planned->id = ended->id;
+        planned->replica = ended->replica;
+        planned->finish_reason = ended->finish_reason;
+        snprintf(planned->error, sizeof planned->error, "%s", ended->error);
+    }
+}
+
+/* ── arrivals ───────────────────────────────────────────────────────────────────────── */
+
+static void draw_next(struct simulation *s)
+{
+    struct workload_request w;
+    s->has_coming = s->next < s->total && s->params->workload && workload_next(s->params->workload, &w);
+    if (!s->has_coming)
+        return;
+    s->coming = (struct engine_submit){
+        .token_count = w.prompt_tokens, .forced_output_tokens = w.output_tokens, .unread = 1, .tag = s->next,
+        .predicted_output_tokens = w.predicted_output_tokens, .priority = w.priority, .class_name = w.class_name,
+        .tenant = w.tenant, .planned_ns = w.planned_ns, .slo_ttft_ns = w.slo_ttft_ns, .slo_tpot_ns = w.slo_tpot_ns,
+        .deadline_ns = w.deadline_ns, /* from its arrival, until that is known */
+    };
+}
+
+static int64_t next_arrival(const struct simulation *s)
+{
+    if (s->next == s->total)
+        return INT64_MAX;
+    if (s->params->concurrency)
+        return s->ready_count ? s->ready[s->ready_first] : INT64_MAX;
+    return s->params->workload ? s->coming.planned_ns : s->params->requests[s->next].submit.planned_ns;
+}
+
+static int hold(struct simulation *s, const struct engine_submit *submit, size_t number, struct lathe_error *err)
+{
+    if (s->held_count == s->held_capacity) {
+        size_t capacity = s->held_capacity ? 2 * s->held_capacity : 64;
+        struct held *larger = calloc(capacity, sizeof *larger);
+        if (!larger)
+            return lathe_fail(err, LATHE_ENOMEM, "no memory for %zu requests that nobody takes yet", capacity);
+        for (size_t i = 0; i < s->held_count; i++)
+            larger[i] = s->held[(s->held_first + i) % s->held_capacity];
+        free(s->held);
+        s->held = larger;
+        s->held_first = 0;
+        s->held_capacity = capacity;
+    }
+    s->held[(s->held_first + s->held_count++) % s->held_capacity] = (struct held){ *submit, number };
+    return LATHE_OK;
+}
+
+/* To a replica, if one takes it: LATHE_EFULL otherwise. A request that can't be served ends here. */
+static int submit(struct simulation *s, const struct engine_submit *request, size_t number, struct lathe_error *err)
+{
+    const int64_t now = clock_now(s->clock);
+    uint32_t choice;
+    uint64_t id;
+    int status = deployment_choose(s->params->deployment, request, &choice, err);
+    if (status == LATHE_EBUSY || (status == LATHE_OK && choice == LATHE_ROUTER_HOLD))
+        return LATHE_EFULL;
+    if (status != LATHE_OK)
+        return status;
+    status = engine_submit(deployment_engine(s->params->deployment, choice), request, &id, err);
+    if (status == LATHE_EFULL)
+        return status;
+    if (status != LATHE_OK) {
+        s->figures->refused++;
+        count_out(s, request->planned_ns, now);
+        if (!s->params->workload) {
+            struct planned_request *planned = &s->params->requests[number];
+            planned->finish_reason = LATHE_FINISH_ERROR;
+            snprintf(planned->error, sizeof planned->error, "%.*s", (int)sizeof planned->error - 1, err->message);
+        }
+        return LATHE_OK;
+    }
+    deployment_refresh(s->params->deployment, choice);
+    if (!s->busy[choice] && !s->down[choice])
+        heap_set(&s->heap, choice, now, EVENT_BEGIN);
+    return LATHE_OK;
+}
+
+static int arrive(struct simulation *s, struct lathe_error *err)
+{
+    const int64_t now = clock_now(s->clock);
+    struct engine_submit request = s->params->workload ? s->coming : s->params->requests[s->next].submit;
+    size_t number = s->next++;
+    if (s->params->concurrency) {
+        s->ready_first = (s->ready_first + 1) % s->params->concurrency;
+        s->ready_count--;
+        request.planned_ns = now;
+    }
+    request.unread = 1;
+    request.tag = number;
+    if (s->params->workload) {
+        if (request.deadline_ns)
+            request.deadline_ns += request.planned_ns;
+        draw_next(s);
+    }
+    count_in(s, now);
+    int status = s->held_count ? LATHE_EFULL : submit(s, &request, number, err);
+    return status == LATHE_EFULL ? hold(s, &request, number, err) : status;
+}
+
+/* Who waits in front is offered again, in order. */
+static int release_held(struct simulation *s, struct lathe_error *err)
+{
+    while (s->held_count) {
+        const struct held *first = &s->held[s->held_first];
+        int status = submit(s, &first->submit, first->number, err);
+        if (status != LATHE_OK)
+            return status == LATHE_EFULL ? LATHE_OK : status;
+        s->held_first = (s->held_first + 1) % s->held_capacity;
+        s->held_count--;
+    }
+    return LATHE_OK;
+}
+
+/* ── steps ──────────────────────────────────────────────────────────────────────────── */
+
+static int after_ends(struct simulation *s, struct lathe_error *err)
+{
+    if (!s->something_ended)
+        return LATHE_OK;
+    s->something_ended = false;
+    return release_held(s, err);
+}
+
+static int begin(struct simulation *s, uint32_t replica, struct lathe_error *err)
+{
+    struct engine *engine = deployment_engine(s->params->deployment, replica);
+    const int64_t now = clock_now(s->clock);
+    struct engine_load load;
+    int state;
+    int64_t until;
+    int status = engine_begin(engine, now, &state, &until, err);
+    if (status != LATHE_OK)
+        return status;
+    deployment_refresh(s->params->deployment, replica);
+    if (state == ENGINE_STARTED) {
+        s->busy[replica] = true;
+        s->figures->busy_ns += (double)(until - now);
+        s->figures->steps++;
+        heap_set(&s->heap, replica, until, EVENT_FINISH);
+        return after_ends(s, err); /* deadlines that passed */
+    }
+    if (s->conserving) {
+        engine_get_load(engine, &load);
+        if (load.waiting + load.running > 0)
+            return lathe_fail(err, LATHE_EINTERNAL, "replica %u idles at %.6f s with %u requests, although its scheduler and "
+                              "batching promise to be work conserving", replica, (double)now * 1e-9,
+                              load.waiting + load.running);
+    }
+    heap_set(&s->heap, replica, until > now ? until : now + 1000, EVENT_BEGIN);
+    return after_ends(s, err);
+}
+
+static int finish(struct simulation *s, uint32_t replica, struct lathe_error *err)
+{
+    const int64_t now = clock_now(s->clock);
+    int status = engine_finish(deployment_engine(s->params->deployment, replica), now, err);
+    if (status != LATHE_OK)
+        return status;
+    s->busy[replica] = false;
+    deployment_refresh(s->params->deployment, replica);
+    heap_set(&s->heap, replica, now, EVENT_BEGIN);
+    return after_ends(s, err);
+}
+
+/* ── faults ─────────────────────────────────────────────────────────────────────────── */
+
+static int by_time(const void *a, const void *b)
+{
+    const struct simulated_fault *x = a, *y = b;
+    if (x->at_ns != y->at_ns)
+        return x->at_ns < y->at_ns ? -1 : 1;
+    return (x->replica > y->replica) - (x->replica < y->replica);
+}
+
+/* Each fault that lasts becomes two events. */
+static int plan_faults(struct simulation *s, struct lathe_error *err)
+{
+    const struct simulate_params *p = s->params;
+    s->fault = s->fault_count = 0;
+    s->faults = calloc(2 * p->fault_count + 1, sizeof *s->faults);
+    if (!s->faults)
+        return lathe_fail(err, LATHE_ENOMEM, "no memory for %zu faults", p->fault_count);
+    for (size_t i = 0; i < p->fault_count; i++) {
+        const struct simulated_fault *f = &p->faults[i];
+        if (f->replica >= s->replicas)
+            return lathe_fail(err, LATHE_ERANGE, "fault %zu is for replica %u of %u", i + 1, f->replica, s->replicas);
+        s->faults[s->fault_count++] = *f;
+        if (f->kind == FAULT_LOSES_CACHE)
+            continue;
+        s->faults[s->fault_count] = *f;
+        s->faults[s->fault_count].at_ns += f->for_ns;
+        s->faults[s->fault_count++].kind = -f->kind; /* its end */
+    }
+    qsort(s->faults, s->fault_count, sizeof *s->faults, by_time);
+    return LATHE_OK;
+}
+
+static int strike(struct simulation *s, const struct simulated_fault *f, struct lathe_error *err)
+{
+    struct engine *engine = deployment_engine(s->params->deployment, f->replica);
+    const int64_t now = clock_now(s->clock);
+    int status = LATHE_OK;
+    switch (f->kind) {
+    case FAULT_SLOW: engine_set_slowness(engine, f->factor); break;
+    case -FAULT_SLOW: engine_set_slowness(engine, 1.0); break;
+    case -FAULT_DIES:
+        s->down[f->replica] = false;
+        deployment_set_ready(s->params->deployment, f->replica, 1);
+        heap_set(&s->heap, f->replica, now, EVENT_BEGIN);
+        return release_held(s, err);
+    default: /* dies, loses its cache */
+        if (s->down[f->replica])
+            return LATHE_OK; /* dead is dead: it comes back when the first of its deaths ends */
+        status = engine_lose(engine, now, f->kind == FAULT_DIES ? "the replica died" : "its cache was lost", err);
+        if (status != LATHE_OK)
+            return status;
+        if (s->busy[f->replica]) /* the rest of its step will not be */
+            s->figures->busy_ns -= (double)(heap_time_of(&s->heap, f->replica) - now);
+        s->busy[f->replica] = false;
+        deployment_refresh(s->params->deployment, f->replica);
+        s->down[f->replica] = f->kind == FAULT_DIES;
+        if (f->kind == FAULT_DIES)
+            deployment_set_ready(s->params->deployment, f->replica, 0);
+        heap_set(&s->heap, f->replica, f->kind == FAULT_DIES ? INT64_MAX : now, EVENT_BEGIN);
+        return after_ends(s, err);
+    }
+    return status;
+}
+
+/* ── the loop ───────────────────────────────────────────────────────────────────────── */
+
+static int tell(struct simulation *s, bool last)
+{
+    const struct simulate_params *p = s->params;
+    if (!p->progress || (!last && ++s->events % EVENTS_A_LOOK))
+        return 0;
+    int64_t now = real_ns();
+    if (!last && now < s->look_at_ns)
+        return 0;
+    s->look_at_ns = now + (p->progress_interval_ns ? p->progress_interval_ns : 100000000);
+    struct drive_progress progress = { .now_ns = clock_now(s->clock), .machine_ns = now, .finished = s->ended, .total = s->total,
+                                       .output_tokens = s->figures->output_tokens, .steps = s->figures->steps,
+                                       .waiting = (uint32_t)s->held_count, .running = (uint32_t)(s->in_system - s->held_count) };
+    return p->progress(p->user, &progress);
+}
+
+/* One event, the next in (time, kind) order. */
+static int turn(struct simulation *s, struct lathe_error *err)
+{
+    int64_t top = heap_time(&s->heap), arrival = next_arrival(s);
+    int64_t fault = s->fault < s->fault_count ? s->faults[s->fault].at_ns : INT64_MAX;
+    int64_t at = top < arrival ? top : arrival;
+    at = fault < at ? fault : at;
+    if (at == INT64_MAX)
+        return lathe_fail(err, LATHE_EINTERNAL, "%" PRIu64 " requests wait and no stage will ever run them: the scheduler, "
+                          "batching or router plugin idles with work at hand, or no replica is left", s->in_system);
+    clock_wait_until(s->clock, at);
+    if (top == at && heap_kind(&s->heap) == EVENT_FINISH)
+        return finish(s, heap_top(&s->heap), err);
+    if (fault == at)
+        return strike(s, &s->faults[s->fault++], err);
+    if (arrival == at)
+        return arrive(s, err);
+    return begin(s, heap_top(&s->heap), err);
+}
+
+static int check_books(const struct simulation *s, struct lathe_error *err)
+{
+    if (s->ended != s->total || s->in_system != 0 || s->figures->requests != s->total)
+        return lathe_fail(err, LATHE_EINTERNAL, "of %zu requests %" PRIu64 " came and %" PRIu64 " ended: one was lost or ended "
+                          "twice", s->total, s->figures->requests, s->ended);
+    if (s->area != s->times)
+        return lathe_fail(err, LATHE_EINTERNAL, "Little's law is off by %.0f ns: the integral of the number in the system isn't "
+                          "the sum of the times in it", (double)(s->area - s->times));
+    return LATHE_OK;
+}
+
+static int prepare(struct simulation *s, struct lathe_error *err)
+{
+    const struct simulate_params *p = s->params;
+    s->clock = p->clock;
+    s->figures = p->figures;
+    s->replicas = s->figures->replicas = deployment_replicas(p->deployment);
+    s->total = p->workload ? workload_count(p->workload) : p->count;
+    s->conserving = engine_is_work_conserving(deployment_engine(p->deployment, 0));
+    s->busy = calloc(s->replicas, sizeof *s->busy);
+    s->down = calloc(s->replicas, sizeof *s->down);
+    s->ready = calloc(p->concurrency ? p->concurrency : 1, sizeof *s->ready);
+    if (!s->busy || !s->down || !s->ready)
+        return lathe_fail(err, LATHE_ENOMEM, "no memory to simulate %u replicas", s->replicas);
+    int status = heap_open(&s->heap, s->replicas, err);
+    if (status == LATHE_OK)
+        status = plan_faults(s, err);
+    s->ready_count = p->concurrency; /* all users come at once */
+    if (p->workload)
+        workload_rewind(p->workload);
+    draw_next(s);
+    return status;
+}
+
+int simulate(struct simulation *s, const struct simulate_params *params, struct lathe_error *err)
+{
+    s->params = params;
+    int status = prepare(s, err);
+    while (status == LATHE_OK && s->ended < s->total) {
+        status = turn(s, err);
+        if (status == LATHE_OK && tell(s, false))
+            status = lathe_fail(err, LATHE_ECANCELLED, "interrupted after %" PRIu64 " of %zu requests", s->ended, s->total);
+    }
+    if (status == LATHE_OK) {
+        status = check_books(s, err);
+        s->figures->area_ns = (double)s->area;
+        tell(s, true);
+    }
+    s->params = NULL;
+    drop_memory(s);
+    return status;
+}
