@@ -129,7 +129,7 @@ static void record_request_row(struct engine *e, const struct live *live, int64_
         .slo_tpot_ns = or_null(r->slo_tpot_ns, 0),
         .deadline_ns = or_null(r->deadline_ns, INT64_MAX),
         .predicted_tokens = or_null(r->predicted_output_tokens, 0),
-        .weight = or_null(r->weight, 0),
+        .weight = or_null(r->weight, 1000),
         .max_tokens = r->max_output_tokens,
         .ignore_eos = live->ignore_eos,
     };

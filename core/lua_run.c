@@ -306,8 +306,8 @@ static void add_stage(luaL_Buffer *buffer, const char *kind, const struct stage 
 /* Pushes what the run was, the seed left out, so that runs which differ in it alone have one hash. */
 static void push_configuration(lua_State *L, const struct run_job *job)
 {
-    lua_newtable(L); /* what is plain Lua: engine, trace, workers, router, workload */
-    static const char *const plain[] = { "engine", "trace", "workers", "router", "clock", "faults", "warmup" };
+    lua_newtable(L); /* what is plain Lua: engine, trace, workers, workload */
+    static const char *const plain[] = { "engine", "trace", "workers", "clock", "faults", "warmup" };
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
         lua_getfield(L, 1, plain[i]);
         lua_setfield(L, -2, plain[i]);

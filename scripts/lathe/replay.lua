@@ -18,7 +18,7 @@ local core    = require "lathe.core"
 local lathe   = require "lathe"
 local passage = require "lathe.passage"
 
-local STAGES <const> = { "sampler", "kvcache", "scheduler", "batching", "bus" }
+local STAGES <const> = { "sampler", "kvcache", "scheduler", "batching", "bus", "router" }
 local CHUNK_STEPS <const> = 1000
 
 local replay = {}
@@ -105,7 +105,7 @@ end
 local function request_of(row, closed)
   local request = {
     class = row.class, tenant = row.tenant, priority = row.priority, session = row.session, turn = row.turn,
-    predicted = row.predicted_tokens, weight = row.weight, correlation_id = row.correlation_id,
+    predicted = row.predicted_tokens, weight = row.weight and row.weight / 1000, correlation_id = row.correlation_id,
   }
   if row.slo_ttft_ns or row.slo_tpot_ns then
     request.slo = { ttft = (row.slo_ttft_ns or 0) / 1e9, tpot = (row.slo_tpot_ns or 0) / 1e9 }
@@ -167,20 +167,21 @@ function replay.prepare(path, id, output)
   if #requests == 0 then fail("run %d of %s has no request rows, so there is nothing to repeat", run.id, path) end
   local description = {
     model = model, seed = run.seed, database = output, label = ("%s (run %d again)"):format(run.label or "run", run.id),
-    engine = config.engine, workers = config.workers, router = config.router, trace = config.trace,
+    engine = config.engine, workers = config.workers, trace = config.trace, faults = config.faults, warmup = config.warmup,
     clock = run.clock ~= "real" and run.clock or nil,
     workload = { name = "replay", requests = requests, parameters = { database = path, run = run.id },
                  concurrency = closed and config.workload.concurrency or nil, think = closed and config.workload.think or nil },
   }
-  for _, kind in ipairs(STAGES) do description[kind] = stage(config[kind]) end
+  for _, kind in ipairs(STAGES) do description[kind] = config[kind] and stage(config[kind]) end
   local timed = run.clock == "real" and (not closed and requests[#requests].at > 0 or (config.workload.think or 0) > 0)
-  return { description = description, run = run, path = path, ids = ids, known = known, timed = timed,
+  return { description = description, run = run, path = path, ids = ids, known = known, timed = timed, exact = run.clock == "virtual",
            notes = notes_of(db, run, stood_in, cut) }
 end
 
 -- ── what was another way ───────────────────────────────────────────────────────────────
 
-local function step_difference(was, now, ids)
+-- `exact`: times are told by the virtual clock, so they compare too.
+local function step_difference(was, now, ids, exact)
   if not was then
     return now.step_id, ("request %d was in it with %s, and wasn't before"):format(ids[now.request_id], plural(now.tokens, "token"))
   elseif not now then
@@ -203,6 +204,8 @@ local function step_difference(was, now, ids)
     return now.step_id, ("request %d began at position %d, was %d"):format(request, now.first_position, was.first_position)
   elseif was.replica ~= now.replica then
     return now.step_id, ("it ran on replica %d, was %d"):format(now.replica, was.replica)
+  elseif exact and was.start_ns ~= now.start_ns then
+    return now.step_id, ("it began at %.6f s, was %.6f s"):format(now.start_ns / 1e9, was.start_ns / 1e9)
   end
 end
 
@@ -222,15 +225,33 @@ end
 
 local function last_step(side) return side.db:query("select coalesce(max(id), 0) as n from step where run_id = ?", side.run)[1].n end
 
+local function request_difference(a, b, ids, known, exact)
+  local sql <const> = "select id, finish_reason, first_token_ns, finish_ns from request where run_id = ? order by id"
+  local before = {}
+  for _, row in ipairs(a.db:query(sql, a.run)) do before[row.id] = row end
+  for _, row in ipairs(b.db:query(sql, b.run)) do
+    local was = before[ids[row.id]]
+    local cut = not was or not known[was.id] or was.finish_reason == "abort" or was.finish_reason == "error"
+    if not cut and was.finish_reason ~= row.finish_reason then
+      return ("request %d ended with %s, was %s"):format(was.id, row.finish_reason or "nothing", was.finish_reason or "nothing")
+    end
+    for _, name in ipairs(exact and not cut and { "first_token_ns", "finish_ns" } or {}) do
+      if was[name] ~= row[name] then
+        return ("request %d: %s is %s, was %s"):format(was.id, name, row[name] or "nothing", was[name] or "nothing")
+      end
+    end
+  end
+end
+
 -- a (before) and b (now) are { db = …, run = … }; ids: now's request numbers to before's; known: by
--- before's numbers, whose tokens compare. The first difference in a sentence and the last equal
+-- before's numbers, whose tokens compare; exact: times compare too. The first difference in a sentence and the last equal
 -- step, or nil, and how many steps and tokens are equal.
-function replay.difference(a, b, ids, known)
+function replay.difference(a, b, ids, known, exact)
   local last = math.max(last_step(a), last_step(b))
-  local _, step, sentence = walk(a, b, [[select r.step_id, r.request_id, r.phase, r.first_position, r.tokens, s.replica
+  local _, step, sentence = walk(a, b, [[select r.step_id, r.request_id, r.phase, r.first_position, r.tokens, s.replica, s.start_ns
       from step_request r left join step s on s.run_id = r.run_id and s.id = r.step_id
       where r.run_id = ? and r.step_id >= ? and r.step_id < ? order by r.step_id, r.request_id]], last,
-    function(was, now) return step_difference(was, now, ids) end)
+    function(was, now) return step_difference(was, now, ids, exact) end)
   local tokens, token_step, token_sentence = walk(a, b, [[select step_id, request_id, position, token from token
       where run_id = ? and step_id >= ? and step_id < ? and kind = 'output' order by step_id, request_id, position]],
     step and step - 1 or last, function(was, now)
@@ -241,16 +262,8 @@ function replay.difference(a, b, ids, known)
     end)
   if token_step and (not step or token_step < step) then step, sentence = token_step, token_sentence end
   if step then return ("step %d: %s"):format(step, sentence), step - 1 end
-  local sql <const> = "select id, finish_reason, output_tokens from request where run_id = ? order by id"
-  local before = {}
-  for _, row in ipairs(a.db:query(sql, a.run)) do before[row.id] = row end
-  for _, row in ipairs(b.db:query(sql, b.run)) do
-    local was = before[ids[row.id]]
-    local cut = was and (was.finish_reason == "abort" or was.finish_reason == "error")
-    if was and known[was.id] and not cut and was.finish_reason ~= row.finish_reason then
-      return ("request %d ended with %s, was %s"):format(was.id, row.finish_reason or "nothing", was.finish_reason or "nothing"), last
-    end
-  end
+  sentence = request_difference(a, b, ids, known, exact)
+  if sentence then return sentence, last end
   return nil, last, tokens
 end
 
@@ -282,13 +295,14 @@ function replay.main(wish)
   local now <close> = lathe.sql(r.database)
   local a, b = { db = before, run = plan.run.id }, { db = now, run = r.id }
   for _, name in ipairs(replay.changes(a, b)) do print(("warning: %s is not what it was (its SHA-256 changed)"):format(name)) end
-  local sentence, steps, tokens = replay.difference(a, b, plan.ids, plan.known)
+  local sentence, steps, tokens = replay.difference(a, b, plan.ids, plan.known, plan.exact)
   if sentence and plan.timed then
     fail("%s (%s equal before; arrivals met a real clock, which can't be repeated exactly)", sentence, plural(steps, "step"))
   elseif sentence then
     fail("%s (%s equal before)", sentence, plural(steps, "step"))
   end
-  print(("%s and %s are equal"):format(plural(steps, "step"), plural(tokens, "token")))
+  print(("%s and %s are equal%s"):format(plural(steps, "step"), plural(tokens, "token"),
+    plan.exact and ", and when each of " .. plural(#plan.ids, "request") .. " was answered" or ""))
 end
 
 return replay

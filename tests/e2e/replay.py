@@ -109,6 +109,36 @@ check("cancelled requests are told of", "1 request ended early" in r.stdout, r)
 r = replay("x.db", "2", "--set", "scheduler=fcfs")
 check("--set: another scheduler decides otherwise, from a step on", r.returncode == 1 and "step " in r.stderr and one_line(r), r)
 
+# ── by the virtual clock: exact ──────────────────────────────────────────────────────────
+(here / "virtual.lua").write_text("""-- Runs by the virtual clock.
+local lathe    = require "lathe"
+local workload = require "lathe.workload"
+local sim = lathe.model { "sim", noise = 0.05 }
+lathe.run { model = sim, clock = "virtual", seed = 5, scheduler = "sjf", label = "drawn, classes", workload = workload.poisson {
+  rate = 3, requests = 150, seed = 1, predicted = { noise = 0.5 }, classes = {
+    { name = "chat", tenant = "a", share = 2, weight = 2, slo = { ttft = 1, tpot = 0.1 },
+      prompt = workload.lognormal { median = 100, sigma = 1, max = 800 }, output = workload.lognormal { median = 40, sigma = 0.8, max = 300 } },
+    { name = "sum", tenant = "b", priority = 2, deadline_s = 30, prompt = workload.uniform { from = 300, to = 900 }, output = workload.fixed(20) } } } }
+lathe.run { model = sim, clock = "virtual", seed = 6, label = "replicas, a fault", workers = { model = 3 }, router = "least_loaded",
+  faults = { { at = 5, kind = "dies", replica = 1, lasts = 3 } }, trace = { rows = "requests" }, workload = workload.gamma {
+    rate = 9, cv = 3, requests = 150, seed = 2, prompt = workload.fixed(200), output = workload.uniform { from = 5, to = 90 } } }
+lathe.run { model = sim, clock = "virtual", label = "closed, thinking", batching = "static", trace = { rows = "step_requests" },
+  workload = workload.closed { concurrency = 7, think = 0.4, requests = 60, prompt = workload.uniform { from = 10, to = 500 }, output = workload.fixed(9) } }
+""")
+r = call("run", "-q", "--database", "v.db", "virtual.lua")
+check("simulations are made", r.returncode == 0 and r.stderr == "", r)
+for run, count in ((1, 150), (2, 150), (3, 60)):
+    r = replay("v.db", str(run))
+    check(f"simulation {run} is equal, and so are its times", r.returncode == 0 and r.stderr == "" and f"when each of {count} requests was answered" in r.stdout
+          and "note" not in r.stdout, r)
+check("weights are told again", rows("results/replay.db", "select distinct weight from request where class = 'chat' and run_id = (select max(id) - 2 from run)") == [(2000,)])
+rows("v.db", "update step set start_ns = start_ns + 1 where run_id = 1 and id = 9")
+r = replay("v.db", "1")
+check("a step that began at another time", r.returncode == 1 and "step 9: it began at " in r.stderr and "real clock" not in r.stderr and one_line(r), r)
+rows("v.db", "update request set finish_ns = finish_ns + 1 where run_id = 2 and id = 4")
+r = replay("v.db", "2")
+check("a request that ended at another time", r.returncode == 1 and "request 4: finish_ns is " in r.stderr and one_line(r), r)
+
 # ── differences are named ────────────────────────────────────────────────────────────────
 step, request, tokens = rows("x.db", "select step_id, request_id, tokens from step_request where run_id = 1 and step_id > 5 limit 1")[0]
 rows("x.db", f"update step_request set tokens = tokens + 64 where run_id = 1 and step_id = {step} and request_id = {request}")

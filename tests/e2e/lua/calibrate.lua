@@ -1,7 +1,9 @@
 -- Known coefficients are found again in made-up steps; impossible ones become 0; the profile reads back.
 -- SPDX-License-Identifier: MIT
+local lathe     = require "lathe"
 local calibrate = require "lathe.calibrate"
 local random    = require "lathe.random"
+local workload  = require "lathe.workload"
 local t         = require "support"
 
 local TRUE <const> = { step_us = 900, floor_us = 0, prefill_us = 55, prefill_context_ns = 70, decode_us = 140, decode_context_ns = 400,
@@ -45,6 +47,20 @@ for _, weights in ipairs { "relative", "absolute" } do
   end
   t.truth(inside >= 5, weights .. ": intervals hold what is true")
 end
+
+-- steps of a simulation, by the virtual clock: what it was told is what is found
+local cost = { step_us = 3000, prefill_us = 90, prefill_context_ns = 60, decode_us = 300, decode_context_ns = 900 }
+local sim = { "sim", noise = 0.03 }
+for name, value in pairs(cost) do sim[name] = value end
+local r <close> = lathe.run { model = lathe.model(sim), clock = "virtual", engine = { batch_tokens = 128 }, trace = { rows = "steps" },
+  workload = workload.poisson { rate = 6, requests = 200, seed = 3, prompt = workload.uniform { from = 5, to = 900 },
+                                output = workload.uniform { from = 1, to = 40 } } }
+local db <close> = lathe.sql(r.database)
+fit = calibrate.fit(calibrate.rows(db, { r.id }))
+for name, value in pairs(cost) do t.near(fit.coefficients[name], value, 0.05 * value, "a simulation's " .. name) end
+t.near(fit.noise, 0.03, 0.003, "a simulation's noise")
+calibrate.write("sim.profile", fit)
+lathe.model({ "sim", profile = "sim.profile" }):close() -- and it reads what was written
 
 -- what was never seen is 0, and said to be unseen; no coefficient is negative
 fit = calibrate.fit(steps(300, 0.02, TRUE, false))
