@@ -137,7 +137,7 @@ local function requests_of(db, run, config, model, closed)
   return requests, ids, known, stood_in, cut
 end
 
-local function notes_of(db, run, stood_in, cut)
+local function notes_of(db, run, closed, stood_in, cut)
   local notes = {}
   local function note(format, ...) notes[#notes + 1] = format:format(...) end
   if stood_in > 0 then
@@ -149,6 +149,8 @@ local function notes_of(db, run, stood_in, cut)
       and what in ('swapped', 'scaled', 'worker_died', 'worker_stuck')]], run.id)[1].n
   if changes > 0 then note("stages were swapped, scaled or lost %s while it ran: here they stay as they began",
     changes == 1 and "once" or changes .. " times") end
+  local deadlines = closed and db:query("select count(deadline_ns) as n from request where run_id = ?", run.id)[1].n or 0
+  if deadlines > 0 then note("%s of a closed loop, which count from arrivals, are left out", plural(deadlines, "deadline")) end
   if run.dropped_events > 0 then note("%s of it had been dropped", plural(run.dropped_events, "row")) end
   if run.state ~= "done" then note("the run was %s: what it left is repeated", run.state) end
   return notes
@@ -175,7 +177,7 @@ function replay.prepare(path, id, output)
   for _, kind in ipairs(STAGES) do description[kind] = config[kind] and stage(config[kind]) end
   local timed = run.clock == "real" and (not closed and requests[#requests].at > 0 or (config.workload.think or 0) > 0)
   return { description = description, run = run, path = path, ids = ids, known = known, timed = timed, exact = run.clock == "virtual",
-           notes = notes_of(db, run, stood_in, cut) }
+           notes = notes_of(db, run, closed, stood_in, cut) }
 end
 
 -- ── what was another way ───────────────────────────────────────────────────────────────
