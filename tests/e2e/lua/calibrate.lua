@@ -71,6 +71,15 @@ for _, row in ipairs(falling) do row.duration_us = 100000 - 50 * row.prefill_tok
 fit = calibrate.fit(falling, { weights = "absolute" })
 for name, value in pairs(fit.coefficients) do t.truth(value >= 0, name .. " is not negative") end
 t.equal(fit.coefficients.prefill_us, 0, "a negative slope")
+-- the column that helps most at first leaves when others explain all: a = (1, 1, ½) / 1.5 and b, c = axes of (1, 1, −0.2)
+local G, h = {}, { 1.9 / 1.5, 1, 1, 0, 0, 0 }
+for i = 1, 6 do
+  G[i] = {}
+  for j = 1, 6 do G[i][j] = i == j and i <= 3 and 1 or 0 end
+end
+for j = 2, 3 do G[1][j], G[j][1] = 1 / 1.5, 1 / 1.5 end
+local x = calibrate.nnls(G, h)
+for i, value in ipairs { 0, 1, 1, 0, 0, 0 } do t.near(x[i], value, 1e-9, "nnls " .. i) end
 -- a column that is another's multiple: one of them takes it all
 local twins = steps(300, 0, TRUE, false)
 for _, row in ipairs(twins) do
