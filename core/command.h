@@ -14,6 +14,11 @@ struct command {
 
 int cmd_run(int argc, char **argv);
 int cmd_sql(int argc, char **argv);
+int cmd_replay(int argc, char **argv);
+int cmd_export(int argc, char **argv);
+int cmd_merge(int argc, char **argv);
+int cmd_import(int argc, char **argv);
+int cmd_cite(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_logits(int argc, char **argv);

@@ -49,6 +49,7 @@ struct live {
     uint64_t tag;
     bool unread;                    /* no pieces: `ended` is told */
     bool ignore_eos;
+    bool own_sampling;              /* `sampling` was asked for, not the sampler's defaults */
     bool want_text;
     int32_t probe;                  /* 0: none, n: probes[n − 1] */
     uint32_t losses;                /* steps of its own that a worker died in */

@@ -95,6 +95,16 @@ static int64_t or_null(int64_t value, int64_t none)
     return value == none ? RECORD_NULL : value;
 }
 
+/* The request's own wishes as JSON: what a replay asks for again. */
+static void copy_sampling(char *to, size_t capacity, const struct lathe_sampling *s)
+{
+    snprintf(to, capacity,
+             "{\"temperature\":%.9g,\"top_p\":%.9g,\"min_p\":%.9g,\"top_k\":%d,\"repetition_penalty\":%.9g,"
+             "\"presence_penalty\":%.9g,\"frequency_penalty\":%.9g,\"seed\":%" PRIu64 "}",
+             (double)s->temperature, (double)s->top_p, (double)s->min_p, s->top_k, (double)s->repetition_penalty,
+             (double)s->presence_penalty, (double)s->frequency_penalty, s->seed);
+}
+
 static void record_request_row(struct engine *e, const struct live *live, int64_t finish_ns)
 {
     const struct lathe_request *r = &live->req;
@@ -118,6 +128,10 @@ static void record_request_row(struct engine *e, const struct live *live, int64_
         .slo_ttft_ns = or_null(r->slo_ttft_ns, 0),
         .slo_tpot_ns = or_null(r->slo_tpot_ns, 0),
         .deadline_ns = or_null(r->deadline_ns, INT64_MAX),
+        .predicted_tokens = or_null(r->predicted_output_tokens, 0),
+        .weight = or_null(r->weight, 1000),
+        .max_tokens = r->max_output_tokens,
+        .ignore_eos = live->ignore_eos,
     };
     copy_name(row.class, sizeof row.class, e->names[r->class_id]);
     copy_name(row.tenant, sizeof row.tenant, e->names[r->tenant]);
@@ -125,6 +139,8 @@ static void record_request_row(struct engine *e, const struct live *live, int64_
     copy_name(row.finish_reason, sizeof row.finish_reason, finish_names[live->finish_reason]);
     copy_name(row.correlation_id, sizeof row.correlation_id, live->correlation_id);
     copy_name(row.prompt_sha256, sizeof row.prompt_sha256, live->prompt_sha256);
+    if (live->own_sampling)
+        copy_sampling(row.sampling, sizeof row.sampling, &live->sampling);
     record_request(e->producer, &row);
 }
 
@@ -509,6 +525,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
         .predicted_output_tokens = submit->predicted_output_tokens,
         .tokens = live->tokens,
     };
+    live->own_sampling = submit->sampling != NULL;
     if (submit->sampling)
         live->sampling = *submit->sampling;
     else if ((status = e->sampler->defaults(e->params.parts.sampler->self, &live->sampling, err)) != LATHE_OK)

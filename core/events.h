@@ -34,7 +34,8 @@
     I(id) T(class) T(tenant) N(session) N(turn) I(priority) T(model) I(replica)            \
     I(planned_ns) I(arrival_ns) N(admitted_ns) N(first_token_ns) N(finish_ns)              \
     T(finish_reason) I(prompt_tokens) I(cached_tokens) I(output_tokens) I(preemptions)     \
-    N(slo_ttft_ns) N(slo_tpot_ns) N(deadline_ns) T(prompt_sha256) T(correlation_id)
+    N(slo_ttft_ns) N(slo_tpot_ns) N(deadline_ns) T(prompt_sha256) T(correlation_id)        \
+    N(predicted_tokens) N(weight) N(max_tokens) N(ignore_eos) L(sampling)
 
 #define RECORD_REQUEST_SPAN(I, N, R, T, L) I(request_id) I(from_ns) I(to_ns) T(state) T(cause)
 

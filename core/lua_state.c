@@ -18,6 +18,7 @@
 #include <lualib.h>
 
 #include "log.h"
+#include "sha256.h"
 #include <lathe/random.h>
 
 static const char lathe_key; /* its address names the registry slot */
@@ -125,6 +126,17 @@ static int core_random_unit(lua_State *L)
     return 1;
 }
 
+/* core.sha256(bytes) → 64 hexadecimal digits */
+static int core_sha256(lua_State *L)
+{
+    size_t bytes;
+    char hex[SHA256_HEX_BYTES];
+    const char *data = luaL_checklstring(L, 1, &bytes);
+    sha256_bytes(data, bytes, hex);
+    lua_pushstring(L, hex);
+    return 1;
+}
+
 /* core.now() → seconds of the machine's monotonic clock. */
 static int core_now(lua_State *L)
 {
@@ -160,6 +172,7 @@ static const luaL_Reg core_functions[] = {
     { "usage", core_usage },
     { "nearest", core_nearest },
     { "random_unit", core_random_unit },
+    { "sha256", core_sha256 },
     { "now", core_now },
     { "is_terminal", core_is_terminal },
     { "json_encode", lua_json_encode },

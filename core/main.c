@@ -19,6 +19,21 @@ static const struct command commands[] = {
 #ifdef HAVE_CMD_SQL
     { "sql", "ask a results database, by a query or at a prompt", cmd_sql },
 #endif
+#ifdef HAVE_CMD_REPLAY
+    { "replay", "a run again, from its rows; the first difference named", cmd_replay },
+#endif
+#ifdef HAVE_CMD_EXPORT
+    { "export", "a database's tables as CSV files", cmd_export },
+#endif
+#ifdef HAVE_CMD_MERGE
+    { "merge", "runs of several databases into one", cmd_merge },
+#endif
+#ifdef HAVE_CMD_IMPORT
+    { "import", "another engine's step timings, from a CSV file", cmd_import },
+#endif
+#ifdef HAVE_CMD_CITE
+    { "cite", "BibTeX of what runs used", cmd_cite },
+#endif
 #ifdef HAVE_CMD_GENERATE
     { "generate", "a quick look at a model: stream a continuation", cmd_generate },
 #endif

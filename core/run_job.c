@@ -319,6 +319,8 @@ static int record_refused(const struct run_job *job, struct recorder_run *run, s
             .finish_ns = came, .slo_ttft_ns = submit->slo_ttft_ns ? submit->slo_ttft_ns : RECORD_NULL,
             .slo_tpot_ns = submit->slo_tpot_ns ? submit->slo_tpot_ns : RECORD_NULL,
             .deadline_ns = submit->deadline_ns ? submit->deadline_ns : RECORD_NULL,
+            .predicted_tokens = submit->predicted_output_tokens ? submit->predicted_output_tokens : RECORD_NULL,
+            .weight = RECORD_NULL, .max_tokens = RECORD_NULL, .ignore_eos = RECORD_NULL,
         };
         copy_text(row.class, sizeof row.class, submit->class_name);
         copy_text(row.tenant, sizeof row.tenant, submit->tenant);

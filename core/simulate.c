@@ -138,8 +138,8 @@ static void draw_next(struct simulation *s)
     s->coming = (struct engine_submit){
         .token_count = w.prompt_tokens, .forced_output_tokens = w.output_tokens, .unread = 1, .tag = s->next,
         .predicted_output_tokens = w.predicted_output_tokens, .priority = w.priority, .class_name = w.class_name,
-        .tenant = w.tenant, .planned_ns = w.planned_ns, .slo_ttft_ns = w.slo_ttft_ns, .slo_tpot_ns = w.slo_tpot_ns,
-        .deadline_ns = w.deadline_ns, /* from its arrival, until that is known */
+        .tenant = w.tenant, .weight = w.weight, .planned_ns = w.planned_ns, .slo_ttft_ns = w.slo_ttft_ns,
+        .slo_tpot_ns = w.slo_tpot_ns, .deadline_ns = w.deadline_ns, /* from its arrival, until that is known */
     };
 }
 

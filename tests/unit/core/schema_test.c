@@ -141,7 +141,7 @@ static void percentiles_are_interpolated_and_p99_needs_368(void **state)
                         "367|184.0|330.4||367.0");
     run_sql("INSERT INTO request SELECT run_id, 368, class, tenant, session, turn, priority, model, replica, planned_ns,"
             " arrival_ns, admitted_ns, 368000000, 388000000, finish_reason, prompt_tokens, cached_tokens, output_tokens,"
-            " preemptions, slo_ttft_ns, slo_tpot_ns, deadline_ns, prompt_sha256, correlation_id FROM request WHERE id = 1");
+            " preemptions, slo_ttft_ns, slo_tpot_ns, deadline_ns, prompt_sha256, correlation_id, NULL, NULL, NULL, NULL, NULL FROM request WHERE id = 1");
     assert_string_equal(ask("SELECT round(ttft_p50_ms, 6), round(ttft_p99_ms, 6), round(tokens_per_s, 3) FROM run_latency"),
                         "184.5|364.33|10432.99");
     assert_int_equal(lathe_sqlite_init_static(db), SQLITE_OK);
