@@ -167,8 +167,8 @@ static int copy_runs(const struct merge *m, sqlite3 *from, const char *path, str
     if (!status && sqlite3_prepare_v2(from, "SELECT id, uid, state FROM run ORDER BY id", -1, &runs, NULL) != SQLITE_OK)
         status = schema_fail(from, path, "reading its runs", err);
     while (!status && (code = sqlite3_step(runs)) == SQLITE_ROW) {
-        bool there;
-        int64_t run = sqlite3_column_int64(runs, 0), number;
+        bool there = false;
+        int64_t run = sqlite3_column_int64(runs, 0), number = 0;
         const char *state = (const char *)sqlite3_column_text(runs, 2);
         if (state && strcmp(state, "running") == 0) {
             counts->under_way++;

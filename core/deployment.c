@@ -199,24 +199,38 @@ static uint32_t tenant_number(struct deployment *d, const char *name)
     return d->tenant_count++;
 }
 
-/* The router is told of a request that no engine knows yet. */
+/* As the router sees it: no engine knows it yet. */
+static struct lathe_request described(struct deployment *d, const struct engine_submit *submit)
+{
+    return (struct lathe_request){
+        .size = sizeof(struct lathe_request), .id = d->numbers.request + 1, .session = submit->session,
+        .correlation = submit->correlation_id && *submit->correlation_id ? engine_correlation(submit->correlation_id) : 0,
+        .priority = submit->priority, .tenant = tenant_number(d, submit->tenant), .planned_ns = submit->planned_ns,
+        .weight = submit->weight, .prompt_tokens = (uint32_t)(submit->text ? submit->text_bytes : submit->token_count),
+        .predicted_output_tokens = submit->predicted_output_tokens, .tokens = submit->tokens,
+    };
+}
+
 int deployment_choose(struct deployment *d, const struct engine_submit *submit, uint32_t *choice, struct lathe_error *err)
 {
     if (d->count == 1) {
         *choice = d->views[0].ready ? 0 : LATHE_ROUTER_HOLD;
         return LATHE_OK;
     }
-    struct lathe_request req = {
-        .size = sizeof req, .id = d->numbers.request + 1, .session = submit->session, .priority = submit->priority,
-        .tenant = tenant_number(d, submit->tenant), .planned_ns = submit->planned_ns,
-        .prompt_tokens = (uint32_t)(submit->text ? submit->text_bytes : submit->token_count),
-        .predicted_output_tokens = submit->predicted_output_tokens, .tokens = submit->tokens,
-    };
+    struct lathe_request req = described(d, submit);
     const struct lathe_router_api *api = d->router->api;
     int status = api->route(d->router->self, &req, d->views, d->count, choice, err);
     if (status == LATHE_OK && *choice >= d->count && *choice != LATHE_ROUTER_HOLD)
         return lathe_fail(err, LATHE_EINTERNAL, "router/%s chose replica %u of %u", d->router->plugin->name, *choice, d->count);
     return status;
+}
+
+void deployment_not_taken(struct deployment *d, const struct engine_submit *submit, uint32_t choice)
+{
+    struct lathe_request req = described(d, submit);
+    const struct lathe_router_api *api = d->count > 1 ? d->router->api : NULL;
+    if (api && api->finished)
+        api->finished(d->router->self, &req, choice);
 }
 
 int deployment_submit(struct deployment *d, const struct engine_submit *submit, struct deployment_request *request,
@@ -232,7 +246,10 @@ int deployment_submit(struct deployment *d, const struct engine_submit *submit, 
         return lathe_fail(err, LATHE_EFULL, "router/%s holds the request back until another one has ended",
                           d->router ? d->router->plugin->name : "none");
     request->replica = choice;
-    return engine_submit(d->replicas[choice].engine, submit, &request->id, err);
+    status = engine_submit(d->replicas[choice].engine, submit, &request->id, err);
+    if (status != LATHE_OK)
+        deployment_not_taken(d, submit, choice);
+    return status;
 }
 
 int deployment_read(struct deployment *d, struct deployment_request request, struct lathe_output *output,

@@ -75,6 +75,8 @@ void deployment_get_stats(const struct deployment *deployment, struct engine_sta
 /* The router's choice, or LATHE_ROUTER_HOLD. [engine] */
 int deployment_choose(struct deployment *deployment, const struct engine_submit *submit, uint32_t *choice,
                       struct lathe_error *err);
+/* The replica that was chosen refused it: for the router it ended there. [engine] */
+void deployment_not_taken(struct deployment *deployment, const struct engine_submit *submit, uint32_t choice);
 /* What the router sees of it is brought up to date; after each begin, finish and submit. [engine] */
 void deployment_refresh(struct deployment *deployment, uint32_t replica);
 /* Whether it takes new requests. [engine] */

@@ -103,6 +103,8 @@ struct engine_submit {
     const int32_t *tokens;
     uint64_t token_count;        /* without text and tokens: a prompt that is known by its length alone */
     int unread;                  /* nobody reads its pieces: its slot is free when it ends */
+    uint32_t carried_tokens;     /* positions of the prompt whose keys and values come with it, from another replica:
+                                    they take room, and no forward (simulations of separate prefill) */
     uint64_t tag;                /* whatever the caller wants to find again in `ended` */
     int parse_special;           /* text: <|im_start|> and the like are tokens */
     int add_bos;
@@ -125,9 +127,20 @@ struct engine_submit {
     uint32_t stop_id_count;      /* at most 8 */
 };
 
+/* The number that stands for a correlation id in messages: FNV-1a. [any] */
+static inline uint64_t engine_correlation(const char *text)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; *text; text++)
+        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+    return hash;
+}
+
 /* Tokenizes and queues it. LATHE_ERANGE: prompt (and one token) beyond the context.
  * LATHE_EFULL: max_requests live. [engine] */
 int engine_submit(struct engine *engine, const struct engine_submit *submit, uint64_t *id, struct lathe_error *err);
+/* A row, with the run's next number, of a request that engine_submit refused. [engine] */
+void engine_record_refusal(struct engine *engine, const struct engine_submit *submit);
 /* Takes effect between steps; unknown ids are ignored. [any] */
 void engine_cancel(struct engine *engine, uint64_t id);
 

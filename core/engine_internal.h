@@ -47,6 +47,7 @@ struct live {
     uint64_t planned, refused;      /* in this plan; turned away by can_reserve: if it is engine's `fill_number` */
     uint32_t live_at;               /* its place in the engine's list */
     uint64_t tag;
+    uint32_t carried;               /* positions that came with it; 0 once they were lost */
     bool unread;                    /* no pieces: `ended` is told */
     bool ignore_eos;
     bool own_sampling;              /* `sampling` was asked for, not the sampler's defaults */

@@ -18,6 +18,8 @@ static bool let_in(struct engine *e, struct live *live)
     uint32_t cached = 0;
     if (e->kv->admit(e->kv_self, &live->req, &cached, &err) != LATHE_OK)
         return false;
+    if (cached < live->carried)
+        cached = live->carried;
     live->in_kv = true;
     e->tried[e->tried_count++] = live;
     request_computed(e, live, cached);
@@ -91,6 +93,7 @@ void memory_preempt(struct engine *e, struct live *victim, const char *cause, in
     } else {
         e->kv->release(e->kv_self, &victim->req);
         victim->in_kv = false;
+        victim->carried = 0;
         request_computed(e, victim, 0);
     }
     victim->req.preemptions++;

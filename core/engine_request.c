@@ -465,11 +465,8 @@ static int output_length(struct engine *e, const struct engine_submit *submit, s
 static void name_request(struct engine *e, const struct engine_submit *submit, struct live *live, uint64_t id)
 {
     if (submit->correlation_id && *submit->correlation_id) {
-        uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a: the number that travels in messages */
         copy_name(live->correlation_id, sizeof live->correlation_id, submit->correlation_id);
-        for (const char *c = live->correlation_id; *c; c++)
-            hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
-        live->req.correlation = hash;
+        live->req.correlation = engine_correlation(live->correlation_id);
     } else {
         static const char digits[] = "0123456789abcdef";
         live->req.correlation = lathe_random_u64(e->params.seed, LATHE_RANDOM_USER - 1, id, 0);
@@ -545,6 +542,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
     if (live->req.tokens)
         sha256_bytes(live->tokens, live->req.prompt_tokens * sizeof(int32_t), live->prompt_sha256);
     live->tag = submit->tag;
+    live->carried = submit->carried_tokens < live->req.prompt_tokens ? submit->carried_tokens : 0;
     live->unread = submit->unread != 0;
     live->probe = submit->probe;
     live->want_text = submit->want_text && !submit->unread && live->req.tokens;
@@ -593,6 +591,24 @@ int engine_submit(struct engine *e, const struct engine_submit *submit, uint64_t
         record_event(e->producer, &event);
     }
     return status;
+}
+
+void engine_record_refusal(struct engine *e, const struct engine_submit *submit)
+{
+    int64_t now = clock_now(e->clock);
+    struct record_request row = {
+        .id = (int64_t)++e->numbers->request, .session = or_null((int64_t)submit->session, 0),
+        .turn = submit->session ? submit->turn : RECORD_NULL, .priority = submit->priority, .replica = e->params.replica,
+        .planned_ns = submit->planned_ns, .arrival_ns = now, .admitted_ns = RECORD_NULL, .first_token_ns = RECORD_NULL,
+        .finish_ns = now, .prompt_tokens = (int64_t)submit->token_count,
+        .slo_ttft_ns = or_null(submit->slo_ttft_ns, 0), .slo_tpot_ns = or_null(submit->slo_tpot_ns, 0),
+        .deadline_ns = or_null(submit->deadline_ns, 0),
+    };
+    copy_name(row.class, sizeof row.class, submit->class_name);
+    copy_name(row.tenant, sizeof row.tenant, submit->tenant);
+    copy_name(row.model, sizeof row.model, e->model_info.name);
+    copy_name(row.finish_reason, sizeof row.finish_reason, finish_names[LATHE_FINISH_ERROR]);
+    record_request(e->producer, &row);
 }
 
 void engine_cancel(struct engine *e, uint64_t id)

@@ -30,6 +30,7 @@ struct figures {
     double area_ns;                 /* the integral of the number in the system */
     double busy_ns;                 /* summed over replicas: a step was under way */
     uint32_t replicas;
+    char first_refusal[200];        /* why the first that wasn't taken was not; "" */
 };
 
 int figures_open(struct figures *figures, struct lathe_error *err);

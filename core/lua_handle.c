@@ -312,6 +312,10 @@ static void push_summary(lua_State *L, const struct lua_handle *handle)
     put_integer(L, "requests", f->requests);
     put_integer(L, "failed", f->failed);
     put_integer(L, "refused", f->refused);
+    if (f->refused) {
+        lua_pushstring(L, f->first_refusal);
+        lua_setfield(L, -2, "first_refusal");
+    }
     put_integer(L, "steps", f->steps);
     put_integer(L, "preemptions", f->preemptions);
     put_integer(L, "prompt_tokens", f->prompt_tokens);

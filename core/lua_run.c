@@ -287,26 +287,21 @@ static void add_instance(luaL_Buffer *buffer, const char *kind, const struct ins
     luaL_addstring(buffer, "},");
 }
 
-/* A stage whose instance is made later. */
-static void add_stage(luaL_Buffer *buffer, const char *kind, const struct stage *stage)
+/* A stage whose instance is made later, as the script and the command line have it. */
+static void put_stage(lua_State *L, const char *kind, const struct stage *stage)
 {
     if (!stage->name && !stage->count)
         return;
-    luaL_addstring(buffer, "\"");
-    luaL_addstring(buffer, kind);
-    luaL_addstring(buffer, "\":{\"name\":\"");
-    luaL_addstring(buffer, stage->name ? stage->name : stage_default(stage->kind));
-    luaL_addstring(buffer, "\"");
-    for (size_t i = 0; i < stage->count; i++) { /* names and numbers; what is else is not shown */
-        if (strpbrk(stage->settings[i].text, "\"\\") || strlen(stage->settings[i].text) > 200)
-            continue;
-        luaL_addstring(buffer, i ? ",\"" : ",\"options\":{\"");
-        luaL_addstring(buffer, stage->settings[i].name);
-        luaL_addstring(buffer, "\":\"");
-        luaL_addstring(buffer, stage->settings[i].text);
-        luaL_addstring(buffer, i + 1 == stage->count ? "\"}" : "\"");
+    lua_createtable(L, 0, 2);
+    lua_pushstring(L, stage->name ? stage->name : stage_default(stage->kind));
+    lua_setfield(L, -2, "name");
+    lua_createtable(L, 0, (int)stage->count);
+    for (size_t i = 0; i < stage->count; i++) {
+        lua_pushstring(L, stage->settings[i].text);
+        lua_setfield(L, -2, stage->settings[i].name);
     }
-    luaL_addstring(buffer, "},");
+    lua_setfield(L, -2, "options");
+    lua_setfield(L, -2, kind);
 }
 
 /* Pushes what the run was, the seed left out, so that runs which differ in it alone have one hash. */
@@ -318,6 +313,7 @@ static void push_configuration(lua_State *L, const struct run_job *job)
         lua_getfield(L, 1, plain[i]);
         lua_setfield(L, -2, plain[i]);
     }
+    put_stage(L, "router", &job->stages[LATHE_KIND_ROUTER]);
     lua_newtable(L);
     if (lua_getfield(L, 1, "workload") == LUA_TNIL) { /* lathe.engine: requests come later */
         lua_pop(L, 1);
@@ -345,7 +341,6 @@ static void push_configuration(lua_State *L, const struct run_job *job)
     add_instance(&buffer, "scheduler", job->parts.scheduler);
     add_instance(&buffer, "batching", job->parts.batching);
     add_instance(&buffer, "bus", job->parts.bus);
-    add_stage(&buffer, "router", &job->stages[LATHE_KIND_ROUTER]);
     luaL_addstring(&buffer, rest + 1); /* its own brace was opened above */
     luaL_pushresult(&buffer);
     lua_replace(L, -3);

@@ -170,10 +170,25 @@ static int hold(struct simulation *s, const struct engine_submit *submit, size_t
     return LATHE_OK;
 }
 
+static void refused(struct simulation *s, const struct engine_submit *request, size_t number, uint32_t replica, const char *why)
+{
+    const int64_t now = clock_now(s->clock);
+    if (s->figures->refused++ == 0)
+        snprintf(s->figures->first_refusal, sizeof s->figures->first_refusal, "%.*s",
+                 (int)sizeof s->figures->first_refusal - 1, why);
+    count_out(s, request->planned_ns, now);
+    if (s->params->workload) { /* those of a list get their rows when all is over (run_job.c) */
+        engine_record_refusal(deployment_engine(s->params->deployment, replica), request);
+        return;
+    }
+    struct planned_request *planned = &s->params->requests[number];
+    planned->finish_reason = LATHE_FINISH_ERROR;
+    snprintf(planned->error, sizeof planned->error, "%.*s", (int)sizeof planned->error - 1, why);
+}
+
 /* To a replica, if one takes it: LATHE_EFULL otherwise. A request that can't be served ends here. */
 static int submit(struct simulation *s, const struct engine_submit *request, size_t number, struct lathe_error *err)
 {
-    const int64_t now = clock_now(s->clock);
     uint32_t choice;
     uint64_t id;
     int status = deployment_choose(s->params->deployment, request, &choice, err);
@@ -182,21 +197,17 @@ static int submit(struct simulation *s, const struct engine_submit *request, siz
     if (status != LATHE_OK)
         return status;
     status = engine_submit(deployment_engine(s->params->deployment, choice), request, &id, err);
+    if (status != LATHE_OK)
+        deployment_not_taken(s->params->deployment, request, choice);
     if (status == LATHE_EFULL)
         return status;
     if (status != LATHE_OK) {
-        s->figures->refused++;
-        count_out(s, request->planned_ns, now);
-        if (!s->params->workload) {
-            struct planned_request *planned = &s->params->requests[number];
-            planned->finish_reason = LATHE_FINISH_ERROR;
-            snprintf(planned->error, sizeof planned->error, "%.*s", (int)sizeof planned->error - 1, err->message);
-        }
+        refused(s, request, number, choice, err->message);
         return LATHE_OK;
     }
     deployment_refresh(s->params->deployment, choice);
     if (!s->busy[choice] && !s->down[choice])
-        heap_set(&s->heap, choice, now, EVENT_BEGIN);
+        heap_set(&s->heap, choice, clock_now(s->clock), EVENT_BEGIN);
     return LATHE_OK;
 }
 

@@ -28,7 +28,8 @@ t.fails(function() lathe.run { model = model, workload = load, trace = false, kv
 
 t.fails(function() lathe.run { model = model, workload = load, seed = -1 } end, "\"seed\" is -1")
 t.fails(function() lathe.run { model = model, workload = load, seed = "one" } end, "\"seed\" should be a whole number")
-t.fails(function() lathe.run { model = model, workload = load, clock = "virtual" } end, "\"clock\"")
+t.fails(function() lathe.run { model = model, workload = load, clock = "virtual" } end, "clock = \"virtual\" wants", "sim")
+t.fails(function() lathe.run { model = model, workload = load, clock = "sundial" } end, "\"clock\"", "sundial")
 t.fails(function() lathe.run { model = model, workload = load, engine = { batch_token = 3 } } end, "did you mean \"batch_tokens\"?")
 t.fails(function() lathe.run { model = model, workload = load, engine = { kv_dtype = "int8" } } end, "int8")
 t.fails(function() lathe.run { model = model, workload = load, factors = { f = print } } end, "JSON")
