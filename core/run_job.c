@@ -216,7 +216,7 @@ static int open_deployment(struct run_job *job, struct lathe_error *err)
 {
     struct deployment_params params = {
         .engine = job->engine, .replicas = job->replicas, .hops = job->hops, .registry = job->registry,
-        .stages = job->stages,
+        .prefill = job->split.prefill, .stages = job->stages,
     };
     params.engine.parts = job->parts;
     params.engine.clock = &job->clock;
@@ -240,7 +240,7 @@ static int simulate_requests(struct run_job *job, struct watch *watch, struct la
     struct simulate_params simulating = {
         .deployment = job->deployment, .clock = &job->clock, .requests = job->requests, .count = job->count,
         .workload = job->workload, .concurrency = job->concurrency, .think_ns = job->think_ns, .faults = job->faults,
-        .fault_count = job->fault_count, .warmup_requests = job->warmup_requests, .progress = on_progress, .user = watch,
+        .fault_count = job->fault_count, .split = job->split.prefill ? &job->split : NULL, .warmup_requests = job->warmup_requests, .progress = on_progress, .user = watch,
     };
     job->figures = calloc(1, sizeof *job->figures);
     if (!job->figures)
