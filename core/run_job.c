@@ -215,7 +215,8 @@ static void simulated_sizes(const struct run_job *job, struct engine_params *eng
 static int open_deployment(struct run_job *job, struct lathe_error *err)
 {
     struct deployment_params params = {
-        .engine = job->engine, .replicas = job->replicas, .hops = job->hops, .registry = job->registry,
+        .engine = job->engine, .replicas = job->replicas, .groups = job->groups,
+        .group_count = job->model_count, .hops = job->hops, .registry = job->registry,
         .stages = job->stages,
     };
     params.engine.parts = job->parts;
