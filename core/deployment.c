@@ -111,8 +111,24 @@ static int make_parts(struct deployment *d, struct replica *r, struct lathe_erro
     return status;
 }
 
+/* The group that a replica belongs to, and whether it is the first of it; NULL: there are none. */
+static const struct deployment_group *group_of(const struct deployment *d, uint32_t replica, bool *first)
+{
+    const struct deployment_params *p = &d->params;
+    uint32_t from = 0, i = 0;
+    *first = replica == 0;
+    if (p->group_count == 0)
+        return NULL;
+    while (i + 1 < p->group_count && replica >= from + p->groups[i].replicas)
+        from += p->groups[i++].replicas;
+    *first = replica == from;
+    return &p->groups[i];
+}
+
 static int add_replica(struct deployment *d, struct lathe_error *err)
 {
+    bool first;
+    const struct deployment_group *group = group_of(d, d->count, &first);
     struct replica *r = &d->replicas[d->count];
     struct engine_params params = d->params.engine;
     int status;
@@ -128,7 +144,10 @@ static int add_replica(struct deployment *d, struct lathe_error *err)
             (status = make_parts(d, r, err)) != LATHE_OK)
             return status;
     }
+    if (group)
+        r->parts.model = group->model;
     params.parts = r->parts;
+    params.attach_model = group && first;
     params.replica = d->count;
     params.watch = &d->watch;
     params.numbers = &d->numbers;
@@ -141,8 +160,9 @@ static int add_replica(struct deployment *d, struct lathe_error *err)
             parts_close_replica(&r->parts);
         return status;
     }
-    d->views[d->count] = (struct lathe_replica){ .id = d->count - pool_begin(d, pool_of(d, d->count)), .weight = 1000,
-                                                 .ready = 1 };
+    d->views[d->count] = (struct lathe_replica){ .id = d->count - pool_begin(d, pool_of(d, d->count)),
+                                                 .model = group ? (uint32_t)(group - d->params.groups) : 0,
+                                                 .weight = group ? group->weight : 1000, .ready = 1 };
     deployment_refresh(d, d->count++);
     return LATHE_OK;
 }

@@ -5,6 +5,9 @@
  *                         replica 1: engine ├─ bus ─ workers (threads, processes, or this thread)
  *                         …                 ┘
  *
+ * They may be of several models (or versions, or machines): groups of replicas, each with a model and
+ * a weight that the router sees; one tokenizer serves all.
+ *
  * Each replica is an engine with a KV pool, scheduler, batching, kvcache and sampler of its own;
  * tokenizer, weights and bus are shared. `turn` begins a step on every replica that has none
  * under way and finishes those whose forward is done: with a bus that has workers the forwards
@@ -22,12 +25,19 @@ struct deployment;
 
 enum { DEPLOYMENT_MAX_REPLICAS = 64, DEPLOYMENT_MAX_SIMULATED = 65536 }; /* with a real clock; with a virtual one */
 
+struct deployment_group {
+    struct instance *model; /* borrowed */
+    uint32_t replicas, weight; /* weight: of each of them, for the router, in thousandths */
+};
+
 struct deployment_params {
     struct engine_params engine; /* of every replica; parts are replica 0's and stay the caller's.
                                     `run` may be NULL; `watch`, `numbers` are filled in */
     uint32_t replicas;           /* 0: 1 */
     uint32_t prefill;            /* > 0: the first so many of them are a pool of their own, with a router of its own:
                                     requests without carried tokens go there, the others to the rest (simulate_split.h) */
+    const struct deployment_group *groups; /* in the order of the replicas; those beyond are of the last */
+    uint32_t group_count;        /* 0: all replicas are of parts.model */
     bool hops;                   /* a row for each call of a service */
     /* What more replicas are made with; NULL: replica 0 is the only one there can be. */
     struct registry *registry;

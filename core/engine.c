@@ -296,13 +296,14 @@ static int check_sizes(struct engine *e, struct lathe_error *err)
     return LATHE_OK;
 }
 
-/* The replicas of a run share tokenizer, model and bus: the first one's clock is theirs. */
+/* The replicas of a run share tokenizer, model and bus: the first one's clock is theirs, or of a model
+ * of their own that of the first that has it. */
 static void attach(struct engine *e, struct clock *clock, struct producer *producer)
 {
     const struct engine_parts *parts = &e->params.parts;
     struct instance *const all[] = { parts->sampler, parts->kvcache,   parts->scheduler, parts->batching,
                                      parts->model,   parts->tokenizer, parts->bus };
-    size_t count = e->params.replica == 0 ? sizeof all / sizeof *all : 4;
+    size_t count = e->params.replica == 0 ? sizeof all / sizeof *all : e->params.attach_model ? 5 : 4;
     for (size_t i = 0; i < count; i++)
         instance_attach(all[i], clock, producer);
 }

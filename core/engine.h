@@ -80,6 +80,7 @@ struct engine_params {
     int32_t kv_dtype;            /* LATHE_F32 (0) or LATHE_F16 */
     uint64_t seed;               /* of the run */
     uint32_t replica;
+    int attach_model;            /* its model isn't replica 0's, and no replica before it has it */
     int record_prompt_tokens;    /* token rows of kind prompt too */
     int rows;                    /* enum engine_rows */
     struct producer *producer;   /* of `run`, shared with others on the same thread; NULL: one of its own */

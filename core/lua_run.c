@@ -15,7 +15,7 @@
 static const char *const run_fields[] = {
     "model", "sampler",  "kvcache", "scheduler", "batching", "bus",     "workload", "clock",      "seed",
     "label", "question", "trace",   "engine",    "database", "factors", "sweep",    "seed_index", "workers",
-    "router",  "faults",   "warmup",   "resume",    "disaggregate", NULL,
+    "router",  "models", "faults",   "warmup",   "resume",  "disaggregate", NULL,
 };
 static const char *const engine_fields[] = {
     "batch_tokens", "batch_requests", "max_requests", "context_tokens", "kv_memory_mb", "threads", "kv_dtype",
@@ -109,6 +109,45 @@ static void read_engine(lua_State *L, struct run_job *job)
     lua_pop(L, 1);
 }
 
+/* models = { { model = a, replicas = 2, weight = 3 }, { model = b } }: beside each other, instead of `model`. */
+static void read_models(lua_State *L, struct run_job *job)
+{
+    static const char *const fields[] = { "model", "replicas", "weight", NULL };
+    char text[128], what[96];
+    if (lua_getfield(L, 1, "models") == LUA_TNIL) {
+        lua_pop(L, 1);
+        return;
+    }
+    if (!lua_istable(L, -1) || luaL_len(L, -1) < 1 || luaL_len(L, -1) > RUN_MAX_MODELS)
+        lua_fail(L, "%s: \"models\" should be 1 to %d of { model = …, replicas = n, weight = w }, not %s", job->who,
+                 RUN_MAX_MODELS, lua_describe(L, -1, text, sizeof text));
+    int array = lua_gettop(L);
+    lua_Integer count = luaL_len(L, array);
+    for (lua_Integer i = 1; i <= count; i++) {
+        snprintf(what, sizeof what, "%s: models: %lld", job->who, (long long)i);
+        lua_rawgeti(L, array, i);
+        int table = lua_gettop(L);
+        lua_check_fields(L, table, what, fields, 0);
+        struct deployment_group *group = &job->groups[job->model_count];
+        lua_getfield(L, table, "model");
+        const struct loaded_model *model = &lua_check_model(L, -1, what)->loaded;
+        group->model = model->model;
+        group->replicas = (uint32_t)lua_field_integer(L, table, what, "replicas", 1, DEPLOYMENT_MAX_SIMULATED, 1);
+        group->weight = lua_field_weight(L, table, what);
+        group->weight = group->weight ? group->weight : 1000;
+        job->models[job->model_count++] = model;
+        job->replicas += group->replicas;
+        if (strcmp(model->tokens.name, job->models[0]->tokens.name) ||
+            model->tokens.vocab_tokens != job->models[0]->tokens.vocab_tokens)
+            lua_fail(L, "%s: its tokenizer is not the first model's, and one serves all", what);
+        lua_settop(L, array);
+    }
+    lua_pop(L, 1);
+    uint32_t most = job->clock_kind == CLOCK_KIND_VIRTUAL ? DEPLOYMENT_MAX_SIMULATED : DEPLOYMENT_MAX_REPLICAS;
+    if (job->replicas > most)
+        lua_fail(L, "%s: models: %u replicas in all, at most %u", job->who, job->replicas, most);
+}
+
 /* workers = { tokenizer = 2, model = 2 }: of the model, replicas with a KV pool each. */
 static void read_workers(lua_State *L, struct run_job *job)
 {
@@ -120,7 +159,12 @@ static void read_workers(lua_State *L, struct run_job *job)
         int table = lua_gettop(L);
         lua_check_fields(L, table, what, worker_fields, 0);
         bool simulated = job->clock_kind == CLOCK_KIND_VIRTUAL;
-        job->replicas = (uint32_t)lua_field_integer(L, table, what, "model", 1,
+        lua_getfield(L, table, "model");
+        if (job->model_count && !lua_isnil(L, -1))
+            lua_fail(L, "%s: \"models\" says how many replicas there are of each", what);
+        lua_pop(L, 1);
+        if (!job->model_count)
+            job->replicas = (uint32_t)lua_field_integer(L, table, what, "model", 1,
                                                     simulated ? DEPLOYMENT_MAX_SIMULATED : DEPLOYMENT_MAX_REPLICAS, 1);
         job->engine.tokenizer_workers = (uint32_t)lua_field_integer(L, table, what, "tokenizer", 1, 64, 1);
     }
@@ -203,6 +247,8 @@ static void read_disaggregate(lua_State *L, struct run_job *job)
                  lua_describe(L, -1, text, sizeof text));
     if (job->clock_kind != CLOCK_KIND_VIRTUAL)
         lua_fail(L, "%s: is for clock = \"virtual\"", what);
+    if (job->model_count > 0)
+        lua_fail(L, "%s: is for replicas of one model, not for \"models\": keys and values mean nothing to another", what);
     if (job->replicas < 2)
         lua_fail(L, "%s: wants two replicas at least, one that prefills and one that decodes: workers = { model = 2 }", what);
     int table = lua_gettop(L);
@@ -315,6 +361,24 @@ static void add_instance(luaL_Buffer *buffer, const char *kind, const struct ins
     luaL_addstring(buffer, "},");
 }
 
+/* What beside the first model is there, with its options as JSON in a text. */
+static void put_models(lua_State *L, const struct run_job *job)
+{
+    if (!job->model_count)
+        return;
+    lua_createtable(L, (int)job->model_count, 0);
+    for (uint32_t i = 0; i < job->model_count; i++) {
+        const struct instance *model = job->groups[i].model;
+        lua_createtable(L, 0, 4);
+        lua_set_text(L, "name", model->entry->name);
+        lua_set_text(L, "options", model->options_json ? model->options_json : "{}");
+        lua_set_integer(L, "replicas", job->groups[i].replicas);
+        lua_set_integer(L, "weight", job->groups[i].weight);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_setfield(L, -2, "models");
+}
+
 /* A stage whose instance is made later, as the script and the command line have it. */
 static void put_stage(lua_State *L, const char *kind, const struct stage *stage)
 {
@@ -341,6 +405,7 @@ static void push_configuration(lua_State *L, const struct run_job *job)
         lua_getfield(L, 1, plain[i]);
         lua_setfield(L, -2, plain[i]);
     }
+    put_models(L, job);
     put_stage(L, "router", &job->stages[LATHE_KIND_ROUTER]);
     lua_newtable(L);
     if (lua_getfield(L, 1, "workload") == LUA_TNIL) { /* lathe.engine: requests come later */
@@ -402,6 +467,22 @@ static void tell_failures(const struct run_job *job)
 
 /* ── lathe.run ─────────────────────────────────────────────────────────────────────── */
 
+/* The model, or the first of several. */
+static void push_model(lua_State *L, const char *what)
+{
+    int model = lua_getfield(L, 1, "model"), models = lua_getfield(L, 1, "models");
+    if (model != LUA_TNIL && models != LUA_TNIL)
+        lua_fail(L, "%s: give \"model\" or \"models\", not both", what);
+    if (models != LUA_TNIL && (models != LUA_TTABLE || lua_rawgeti(L, -1, 1) != LUA_TTABLE))
+        lua_fail(L, "%s: \"models\" should be 1 to %d of { model = …, replicas = n, weight = w }", what, RUN_MAX_MODELS);
+    if (models != LUA_TNIL) {
+        lua_getfield(L, -1, "model");
+        lua_replace(L, -4);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
 struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload)
 {
     struct lua_lathe *lathe = lua_lathe_of(L);
@@ -425,13 +506,14 @@ struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload)
     job->registry = lathe->registry;
     job->quiet = lathe->quiet;
     job->interrupted = interrupt_wanted;
-    lua_getfield(L, 1, "model");
+    push_model(L, what);
     snprintf(text, sizeof text, "%s: \"model\"", what);
     job->model = &lua_check_model(L, -1, text)->loaded;
     lua_pop(L, 1);
     read_clock(L, job, with_workload);
     read_stages(L, lathe, job);
     read_engine(L, job);
+    read_models(L, job);
     read_workers(L, job);
     read_faults(L, job);
     read_disaggregate(L, job);

@@ -27,6 +27,7 @@ enum { JOB_VALUE = 1, DESCRIPTION_VALUE = 2 };
 struct lua_task {
     struct run_job *job; /* in the job's userdata, user value 1; the description is user value 2 */
     struct loaded_model own;       /* of a run on a thread of its own */
+    struct loaded_model *others;   /* the same, of several models: those after the first; (model_count) */
     struct workload *own_workload; /* the same; NULL: its requests are listed */
     pthread_t thread;
     bool started, threaded, finished;
@@ -48,6 +49,10 @@ static void close_own(struct lua_task *task)
     if (task->job)
         run_job_close(task->job); /* before the model that its parts were made for */
     loaded_model_close(&task->own);
+    for (uint32_t i = 1; task->others && i < task->job->model_count; i++)
+        loaded_model_close(&task->others[i]);
+    free(task->others);
+    task->others = NULL;
     workload_close(task->own_workload);
     task->own_workload = NULL;
 }
@@ -112,20 +117,41 @@ static int task_run(lua_State *L)
     return 0;
 }
 
+/* Each model a second time, since the run's clock hangs on it. */
+static int copy_models(struct lua_task *task, struct lathe_error *err)
+{
+    struct run_job *job = task->job;
+    int status = loaded_model_copy(job->registry, job->model, &task->own, err);
+    if (status)
+        return status;
+    job->model = &task->own;
+    job->parts.model = task->own.model;
+    job->parts.tokenizer = task->own.tokenizer;
+    if (!job->model_count)
+        return LATHE_OK;
+    task->others = calloc(job->model_count, sizeof *task->others);
+    if (!task->others)
+        return lathe_fail(err, LATHE_ENOMEM, "no memory for %u models", job->model_count);
+    job->models[0] = &task->own;
+    job->groups[0].model = task->own.model;
+    for (uint32_t i = 1; i < job->model_count && !status; i++) {
+        status = loaded_model_copy(job->registry, job->models[i], &task->others[i], err);
+        if (!status)
+            job->models[i] = &task->others[i], job->groups[i].model = task->others[i].model;
+    }
+    return status;
+}
+
 static void *thread_main(void *user)
 {
     struct lua_task *task = user;
     struct run_job *job = task->job;
     host_set_thread_roles(LATHE_THREAD_MAIN | LATHE_THREAD_LOADER | LATHE_THREAD_ENGINE | LATHE_THREAD_WORKER);
-    int status = loaded_model_copy(job->registry, job->model, &task->own, &task->err);
+    int status = copy_models(task, &task->err);
     if (!status && job->workload && !(status = workload_copy(job->workload, &task->own_workload, &task->err)))
         job->workload = task->own_workload; /* several runs may have been given the same */
-    if (!status) {
-        job->model = &task->own;
-        job->parts.model = task->own.model;
-        job->parts.tokenizer = task->own.tokenizer;
+    if (!status)
         status = run_job(job, &task->err);
-    }
     pthread_mutex_lock(&ended_lock);
     task->status = status;
     task->ended = true;

@@ -215,8 +215,9 @@ static void simulated_sizes(const struct run_job *job, struct engine_params *eng
 static int open_deployment(struct run_job *job, struct lathe_error *err)
 {
     struct deployment_params params = {
-        .engine = job->engine, .replicas = job->replicas, .hops = job->hops, .registry = job->registry,
-        .prefill = job->split.prefill, .stages = job->stages,
+        .engine = job->engine, .replicas = job->replicas, .prefill = job->split.prefill, .groups = job->groups,
+        .group_count = job->model_count, .hops = job->hops, .registry = job->registry,
+        .stages = job->stages,
     };
     params.engine.parts = job->parts;
     params.engine.clock = &job->clock;

@@ -12,7 +12,7 @@
 #include "simulate.h"
 #include "stages.h"
 
-enum { RUN_MAX_PROBES = 1 };
+enum { RUN_MAX_PROBES = 1, RUN_MAX_MODELS = 16 };
 
 struct run_factor {
     const char *name, *value_json;
@@ -31,7 +31,10 @@ struct run_job {
     struct stage stages[LATHE_KIND_FRONTEND + 1]; /* by kind; the job's own */
     struct engine_parts parts;                    /* opened by the caller, closed by run_job_close */
     struct engine_params engine;                  /* sizes only; the rest is filled in */
-    uint32_t replicas;                            /* of the model; 0: 1 */
+    uint32_t replicas;                            /* of the model, or of all models; 0: 1 */
+    const struct loaded_model *models[RUN_MAX_MODELS]; /* several: the first is `model`; borrowed */
+    struct deployment_group groups[RUN_MAX_MODELS];    /* what is deployed of each */
+    uint32_t model_count;                         /* 0: `model` alone */
     bool hops;                                    /* a row for each call of a service */
     struct planned_request *requests;             /* freed by the caller with run_requests_free */
     size_t count;

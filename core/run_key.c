@@ -147,6 +147,10 @@ int run_key(const struct run_job *job, char hex[65], struct lathe_error *err)
         add_text(&sha, parts[i]->entry->name, parts[i]->entry->sha256);
         status = add_files(&sha, parts[i], err);
     }
+    for (uint32_t i = 1; !status && i < job->model_count; i++) {
+        add_text(&sha, "another model", job->groups[i].model->entry->sha256);
+        status = add_files(&sha, job->groups[i].model, err);
+    }
     if (!status)
         status = add_router(&sha, job, err);
     for (size_t i = 0; !status && i < job->artifact_count; i++) {

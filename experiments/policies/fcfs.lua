@@ -2,7 +2,6 @@
 -- SPDX-License-Identifier: MIT
 return {
   name = "fcfs",
-  preemptive = true, -- the line is the order, whoever runs
-  promises = { "work_conserving", "no_starvation" },
+  promises = { "work_conserving", "no_starvation", "no_preemption" },
   key = function(r) return r.planned end, -- when it was to arrive, however late the driver was
 }

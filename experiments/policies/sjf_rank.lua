@@ -20,4 +20,8 @@ return {
     table.sort(requests, before)
     return requests
   end,
+  victim = function(running)
+    table.sort(running, before)
+    return running[#running]
+  end,
 }

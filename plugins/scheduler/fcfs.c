@@ -4,10 +4,10 @@
  * Requests run in the order in which they were planned to arrive (then by id), whatever
  * their length: the baseline that every other scheduler is compared with. Planned, not
  * actual, arrival: a driver that falls behind must not change who was first. Whoever runs
- * already goes on. A preempted request keeps its place in the line.
+ * already goes on, in the order of being let in. A preempted request keeps its place in the line.
  *
- * Memory pressure takes from the end of the line: the victim is the latest arrived
- * running request, since it has the least work to lose and everyone before it keeps the
+ * Memory pressure takes from the end of the line: the victim is the running request
+ * that was let in last, since it has the least work to lose and everyone before it keeps the
  * order. A request that runs alone is never named (lineup_victim says why).
  *
  * Promises: never idle, nobody starves, nobody is preempted for another. It is bad where
@@ -16,8 +16,8 @@
 
 static struct order_key key(void *self, const struct lathe_request *req, int running)
 {
-    (void)self, (void)req, (void)running;
-    return (struct order_key){ 0, 0 }; /* equal keys go by planned arrival */
+    (void)self;
+    return (struct order_key){ running ? req->admitted_ns : 0, 0 }; /* equal keys go by planned arrival */
 }
 
 static const struct lineup_rules rules = { .name = "fcfs", .key = key };

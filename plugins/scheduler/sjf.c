@@ -67,7 +67,7 @@ static struct order_key key(void *self, const struct lathe_request *req, int run
     struct sjf *s = self;
     double length = length_of(s, req);
     if (running && !s->lineup.merged)
-        return (struct order_key){ req->admitted_ns, 0 };
+        return (struct order_key){ req->admitted_ns, order_number(length) };
     if (length != HUGE_VAL && length > s->longest)
         s->longest = length;
     if (s->aging_ns > 0.0) {

@@ -51,6 +51,7 @@ function lathe.run(description)
 end
 
 -- A run with `replicas` of the model behind `router`: what lathe.run { workers = { model = n } } does.
+-- replicas = { { model = a, replicas = 2, weight = 3 }, { model = b } }: of several models, as `models` says.
 function lathe.fleet(description)
   local what <const> = "lathe.fleet"
   if type(description) ~= "table" then
@@ -62,7 +63,11 @@ function lathe.fleet(description)
     for k, v in pairs(run.workers) do workers[k] = v end
   end
   if workers.model ~= nil then core.fail(what .. ": give \"replicas\" alone, workers = { model = … } says the same") end
-  workers.model = check.integer(what, run, "replicas", 1, 1 << 16)
+  if type(run.replicas) == "table" then
+    run.models = run.replicas
+  else
+    workers.model = check.integer(what, run, "replicas", 1, 1 << 16)
+  end
   run.workers, run.replicas = workers, nil
   return lathe.run(run)
 end

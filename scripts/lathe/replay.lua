@@ -175,6 +175,18 @@ local function notes_of(db, run, closed, stood_in, cut)
   return notes
 end
 
+-- Several models beside each other, opened again.
+local function models_of(config)
+  if not config.models then return end
+  local models = {}
+  for i, one in ipairs(config.models) do
+    local model = stage { name = one.name, options = lathe.json.decode(one.options) }
+    model.tokenizer = stage(config.tokenizer)
+    models[i] = { model = lathe.model(model), replicas = one.replicas, weight = one.weight / 1000 }
+  end
+  return models
+end
+
 -- What lathe.run takes, and how to compare: { description, run, ids, known, notes }.
 function replay.prepare(path, id, output)
   local db <close> = lathe.sql(path)
@@ -187,7 +199,8 @@ function replay.prepare(path, id, output)
   local requests, ids, known, stood_in, cut = requests_of(db, run, config, model, closed)
   if #requests == 0 then fail("run %d of %s has no request rows, so there is nothing to repeat", run.id, path) end
   local description = {
-    model = model, seed = run.seed, database = output, label = ("%s (run %d again)"):format(run.label or "run", run.id),
+    model = not config.models and model or nil, models = models_of(config),
+    seed = run.seed, database = output, label = ("%s (run %d again)"):format(run.label or "run", run.id),
     engine = config.engine, workers = config.workers, trace = config.trace, faults = config.faults, warmup = config.warmup,
     disaggregate = config.disaggregate, clock = run.clock ~= "real" and run.clock or nil,
     workload = { name = "replay", requests = requests, parameters = { database = path, run = run.id },

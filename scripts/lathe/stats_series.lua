@@ -110,42 +110,43 @@ end
 
 local STRETCHES <const> = 10
 
--- Of each of ten equal stretches between a tenth of the arrivals' time and their end (0: before that):
--- the integral of the number waiting, summed over replicas, and how long steps took.
+-- Of each of ten equal stretches of the arrivals' time, after its first tenth: the mean number of
+-- requests in the system. From request rows, which every recorded run has.
 local BY_STRETCH <const> = [[
-  with arrivals as (select max(planned_ns) as last from request where run_id = :run), own as (
-    select case when start_ns < last / 10 then 0 else 1 + min(9, 10 * (start_ns - last / 10) / (last - last / 10)) end as stretch,
-           waiting, max(1, min(end_ns, last) - start_ns) / 1e9 as length, replica
-      from step join arrivals where run_id = :run and start_ns < last)
-  select stretch, sum(waiting * length) as area, sum(length) as busy, count(*) as steps,
-         (select count(distinct replica) from own) as replicas, (select last / 1e9 from arrivals) as last
-    from own group by stretch order by stretch]]
+  with recursive bounds as (select max(planned_ns) as last, count(*) as requests from request where run_id = :run),
+  stretch (i) as (select 0 union all select i + 1 from stretch where i < 9),
+  part as (select i, last / 10 + i * (last - last / 10) / 10 as a, last / 10 + (i + 1) * (last - last / 10) / 10 as b, last, requests
+             from stretch, bounds)
+  select i, requests, last / 1e9 as last,
+         (select sum(max(0, min(coalesce(finish_ns, last), b) - max(planned_ns, a))) from request where run_id = :run) * 1.0
+           / max(1, b - a) as inside
+    from part order by i]]
+-- How much of the arrivals' time steps took, where steps have rows.
+local BUSY <const> = [[
+  select sum(min(end_ns, last) - start_ns) * 1.0 / last / count(distinct replica) as busy
+    from step, (select max(planned_ns) as last from request where run_id = :run) where run_id = :run and start_ns < last]]
 
--- Did the queue come to rest while requests were still arriving? The mean number waiting must not climb
--- from stretch to stretch. `growth` is in requests a second, `grown` how many the queue gained so. Figures
--- of a run that never settled are figures of how long it was.
+-- Did the queue come to rest while requests were still arriving? The mean number in the system must not
+-- climb from stretch to stretch. `growth` is in requests a second, `grown` how many the queue gained so;
+-- `utilisation` is there if steps were recorded. Figures of a run that never settled are figures of how
+-- long it was.
 function series.settled(run)
   local rows, result = run:query(BY_STRETCH), { settled = true }
-  local steps, busy, x, y = 0, 0, {}, {}
-  for i = 1, STRETCHES do x[i], y[i] = i - 0.5, 0 end
-  for _, row in ipairs(rows) do
-    steps, busy = steps + row.steps, busy + row.busy
-    if row.stretch > 0 then y[row.stretch] = row.area end
-  end
-  if steps < 2 * STRETCHES then
-    result.warning = "too few steps while requests arrived to say whether the queue settled"
+  local last = rows[1] and rows[1].last
+  if not last or last <= 0 or rows[1].requests < 5 * STRETCHES then
+    result.warning = "too few requests, or all at once: nobody can say whether the queue settled"
     result.settled = nil
     return result
   end
-  local length = 0.9 * rows[1].last / STRETCHES -- of a stretch, in seconds
-  for i = 1, STRETCHES do x[i], y[i] = x[i] * length, y[i] / length end
+  local x, y, length = {}, {}, 0.9 * last / STRETCHES
+  for i, row in ipairs(rows) do x[i], y[i] = (i - 0.5) * length, row.inside end
   local slope, half = slope_of(x, y, 0.99)
-  result.utilisation = math.min(1, busy / rows[1].last / rows[1].replicas)
+  result.utilisation = run:query(BUSY)[1].busy
   result.growth, result.grown = slope, slope * length * STRETCHES
   if slope - half > 0 and result.grown > math.max(2, 0.5 * mean_of(y, 1, STRETCHES)) then
     result.settled = false
-    result.warning = ("the queue never settled: it grew by %.2g requests a second to the end (%.0f%% busy); latencies say "
-      .. "how long the run was, so lower the rate"):format(slope, 100 * result.utilisation)
+    result.warning = ("the queue never settled: it grew by %.2g requests a second to the end%s; latencies say how long the run "
+      .. "was, so lower the rate"):format(slope, result.utilisation and (" (%.0f%% busy)"):format(100 * result.utilisation) or "")
   end
   return result
 end

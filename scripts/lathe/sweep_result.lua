@@ -153,6 +153,43 @@ local function figure(ci)
   return ("%.4g ± %.2g"):format(ci.value, ci.half)
 end
 
+-- Of each run whose queue grew until the arrivals ended, a row.
+local function unsettled(self)
+  local rows = {}
+  for _, row in ipairs(self.rows) do
+    local asked = { query = function(_, sql) return self.db:query(sql, { run = row.run }) end }
+    local answer = stats.settled(asked)
+    if answer.settled == false then
+      rows[#rows + 1] = { point = row.point, seed = row.seed, run = row.run, growth = answer.growth, utilisation = answer.utilisation }
+    end
+  end
+  return rows
+end
+
+function Sweep:settled()
+  local rows = unsettled(self)
+  if #rows == 0 then
+    print(("no queue of %d runs grew until the arrivals ended"):format(#self.rows))
+  else
+    print(("%d of %d runs never settled: their latencies say how long they were, so lower the rate there"):format(#rows, #self.rows))
+    print_points(self.sweep, rows, { "seed", "run", { "growth", "growth 1/s", "%.3g" }, { "utilisation", "busy", "%.2f" } })
+  end
+  return rows
+end
+
+-- Once a sweep, below its first table: a reader who sees only that should know.
+local function warn_of_unsettled(self)
+  if self.looked then return end
+  self.looked = true
+  local rows = unsettled(self)
+  if #rows == 0 then return end
+  local where = {}
+  for name, value in pairs(rows[1].point) do where[#where + 1] = ("%s = %s"):format(name, tostring(value)) end
+  table.sort(where)
+  print(("Warning: in %d of %d runs the queue never settled (the first at %s): their latencies say how long they were. s:settled() "
+    .. "lists them."):format(#rows, #self.rows, table.concat(where, ", ")))
+end
+
 function Sweep:table(columns)
   local what <const> = "sweep:table"
   if type(columns) ~= "table" then core.fail(("%s: takes { \"ttft_p50_ms\", … }, not %s"):format(what, check.shown(columns))) end
@@ -166,6 +203,7 @@ function Sweep:table(columns)
   end
   print_points(self.sweep, rows, wanted)
   if #self.sweep.seeds > 1 then print(("mean ± half of a 95%% interval over %d seeds (Student's t)"):format(#self.sweep.seeds)) end
+  warn_of_unsettled(self)
   return rows
 end
 
@@ -233,23 +271,6 @@ end
 
 -- ── did queues settle? ────────────────────────────────────────────────────────────────
 
-function Sweep:settled()
-  local rows = {}
-  for _, row in ipairs(self.rows) do
-    local asked = { query = function(_, sql) return self.db:query(sql, { run = row.run }) end }
-    local answer = stats.settled(asked)
-    if answer.settled == false then
-      rows[#rows + 1] = { point = row.point, seed = row.seed, run = row.run, growth = answer.growth, utilisation = answer.utilisation }
-    end
-  end
-  if #rows == 0 then
-    print(("no queue of %d runs grew until the arrivals ended"):format(#self.rows))
-  else
-    print(("%d of %d runs never settled: their latencies say how long they were, so lower the rate there"):format(#rows, #self.rows))
-    print_points(self.sweep, rows, { "seed", "run", { "growth", "growth 1/s", "%.3g" }, { "utilisation", "busy", "%.2f" } })
-  end
-  return rows
-end
 
 -- ── pictures and files ────────────────────────────────────────────────────────────────
 

@@ -74,7 +74,7 @@ r = call("cite", "x.db")
 found = entries(r.stdout)
 check("a model by its name", found.get("allal2025smollm2") == "model SmolLM2 135M", r)
 check("a trace by its sum and by its name, once", found.get("patel2024splitwise") == "trace x.csv, trace y", r)
-check("the commit", re.search(r"note = \{Commit .*abcdef012345\}", r.stdout) is not None, r)
+check("the commit", re.search(r"note = \{Commit .*abcdef012345", r.stdout) is not None, r)
 check("a plugin that isn't here is told", "nobody could ask them: scheduler/unheard_of" in r.stdout and "trace unheard.csv" in r.stdout, r)
 for words, status, said in (((), 2, "no database"), (("nix.db",), 1, "nix.db"), (("make.lua",), 1, "make.lua"), (("x.db", "9"), 1, "no run 9"),
                             (("x.db", "one"), 1, '"one"'), (("x.db", "--al"), 2, "--al")):

@@ -46,9 +46,10 @@ struct lathe_batching_api {
     int (*bind)(void *self, const struct lathe_batching_limits *limits, struct lathe_error *err);
 
     /* Fill plan->entries. Asks view->can_reserve(engine, request, computed + tokens) before
-     * it gives a request tokens, and gives none where that says 0. The engine turns to the
-     * scheduler for a victim when a *running* request gets no room and nothing else could
-     * be planned. [engine & running] */
+     * it gives a request tokens, once for each, and gives none where that says 0: a request is
+     * ended as hopeless only if can_reserve refused it. Whenever a *running* request that was
+     * ranked gets no room and isn't planned, the engine asks the scheduler for a victim and has
+     * the step filled again. [engine & running] */
     int (*fill)(void *self, const struct lathe_step_view *view, const struct lathe_ranking *ranking,
                 struct lathe_plan *plan, struct lathe_error *err);
 

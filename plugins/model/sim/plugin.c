@@ -270,8 +270,9 @@ static const struct lathe_option options[OPT_COUNT] = {
                     "Sigma of a log-normal factor with mean 1 on each step, drawn from the run's seed; 0: none." },
     [OPT_PROFILE] = { "profile", LATHE_OPTION_PATH, "", 0, 0, "", NULL,
                       "A file of these costs, name = value; what it doesn't name costs nothing, an option given here wins." },
-    [OPT_KV_BYTES] = { "kv_bytes_per_token", LATHE_OPTION_INTEGER, "131072", 0, 1e12, "bytes", NULL,
-                       "Keys and values of one position: how much fits into the KV cache's memory." },
+    [OPT_KV_BYTES] = { "kv_bytes_per_token", LATHE_OPTION_INTEGER, "2048", 0, 1e12, "bytes", NULL,
+                       "Of one position: how many fit into the KV cache's memory. As given, its default of 256 MB holds "
+                       "131,072, what a 7B model leaves room for on an accelerator." },
     [OPT_CONTEXT] = { "context", LATHE_OPTION_INTEGER, "32768", 16, 16777216, "tokens", NULL, "Longest request." },
 };
 

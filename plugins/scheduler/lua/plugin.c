@@ -214,14 +214,17 @@ static int rank(void *self, const struct lathe_step_view *view, struct lathe_ran
 static const struct lathe_request *victim(void *self, const struct lathe_step_view *view, const struct lathe_request *needy)
 {
     struct lua_scheduler *s = self;
-    const struct lathe_request *last = NULL;
+    const struct seat *lowest = NULL;
+    bool keyed = s->policy.functions[POLICY_RANK] == LUA_NOREF; /* then as it would be ranked now, not as it was */
     uint32_t running = 0;
     for (uint32_t i = 0; i < s->count; i++) {
-        if (s->line[i]->req->state == LATHE_REQUEST_RUNNING) {
-            last = s->line[i]->req;
-            running++;
-        }
+        if (s->line[i]->req->state != LATHE_REQUEST_RUNNING)
+            continue;
+        if (!lowest || !keyed || before(s, lowest, s->line[i]))
+            lowest = s->line[i];
+        running++;
     }
+    const struct lathe_request *last = lowest ? lowest->req : NULL;
     if (s->policy.functions[POLICY_VICTIM] != LUA_NOREF &&
         calls_victim(s, view, needy, &last, &s->victim_error) != LATHE_OK)
         s->victim_errors++;

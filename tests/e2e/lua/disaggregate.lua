@@ -81,3 +81,5 @@ t.fails(function() run(load, { disaggregate = { prefill = 2 } }) end, "\"prefill
 t.fails(function() run(load, { disaggregate = { prefil = 1 } }) end, "prefill")
 t.fails(function() run(load, { replicas = 1 }) end, "two replicas at least")
 t.fails(function() run(load, { clock = "real" }) end, "is for clock = \"virtual\"")
+t.fails(function() lathe.run { models = { { model = model, replicas = 1 }, { model = model, replicas = 1 } }, clock = "virtual", workload = load,
+                               disaggregate = { prefill = 1 } } end, "one model")

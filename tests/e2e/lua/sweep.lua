@@ -91,7 +91,7 @@ t.equal(second.id, first.id)
 t.equal(second.requests, 1)
 t.equal(second:query "select count(*) as n from request where run_id = :run"[1].n, 1)
 t.fails(function() second:outputs() end, "resume")
-t.truth(stats.settled(second).warning:find("too few steps", 1, true), "settled, on real rows")
+t.truth(stats.settled(second).warning:find("too few requests", 1, true), "settled, on real rows")
 one.seed = 5
 t.equal(lathe.run(one).resumed, false, "another seed")
 one.workload = { { prompt = "b" } }

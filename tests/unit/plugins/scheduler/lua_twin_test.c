@@ -180,7 +180,13 @@ static void a_whole_ranking_is_the_same_as_a_key(void **state)
 {
     drive("sjf", NULL, (const char *const[]){ "file", POLICIES "sjf_rank.lua", NULL }, 6);
     static const char text[] =
-        "local function before(a, b) if a.planned ~= b.planned then return a.planned < b.planned end return a.id < b.id end\n"
+        "local function before(a, b)\n"
+        "  local running = a.state == 'running'\n"
+        "  if running ~= (b.state == 'running') then return running end\n"
+        "  if running and a.admitted ~= b.admitted then return a.admitted < b.admitted end\n"
+        "  if a.planned ~= b.planned then return a.planned < b.planned end\n"
+        "  return a.id < b.id\n"
+        "end\n"
         "return {\n"
         "  rank = function(view, requests) table.sort(requests, before) return requests end,\n"
         "  victim = function(running) table.sort(running, before) return running[#running] end,\n"
