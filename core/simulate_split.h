@@ -26,6 +26,9 @@
  *            (b.finish_ns - a.first_token_ns) / 1e6 / b.output_tokens as tpot_ms
  *       from request a join request b on b.run_id = a.run_id and b.correlation_id = a.correlation_id and b.id > a.id
  *
+ * What can't fit with all its outputs is refused when its second half is: it has the first half's row
+ * then, and counts as refused.
+ *
  * Not simulated: transfers that share a link (each takes its time, however many there are), and the
  * sender's memory, which is free at once. What is on its way outlives a fault of its sender; what
  * came in is lost with the replica that has it, and prefilled again there. */
