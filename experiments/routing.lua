@@ -8,8 +8,8 @@
 --
 -- TTFT counts from the arrival. `imbalance` is the tokens of the replica that got most, over the
 -- mean. Routers see counts of requests only, not their lengths, except p2c by tokens, which compares
--- prompt tokens yet to be computed. `central` holds requests back while every replica has as many as
--- a step takes, and gives to whichever has had a free place longest, which isn't the emptiest.
+-- prompt tokens yet to be computed. `central` holds requests back while every replica has so many and
+-- gives to whichever has had a free place longest: while none is full, that is taking turns.
 --
 -- Sessions: the turns of a chat begin alike, so a cache that shares prefixes would find the turns
 -- before, if they were on the same replica. No such cache is here (kvcache/paged shares nothing), so
@@ -27,12 +27,13 @@ local CAPACITY_REQUESTS <const>, WARMUP <const> = 2000, 0.1
 local function routers_of(o)
   return {
     { "random" }, { "round_robin" }, { "split" }, { "prefix" }, { "p2c", d = 2 }, { "p2c", d = 3 }, { "p2c", d = 2, load = "tokens" },
-    { "least_loaded" }, { "central", places = o.places },
+    { "least_loaded" }, { "central", places = math.max(1, o.places // 4) }, { "central", places = o.places },
   }
 end
 
 local function name_of(router)
-  return router[1] .. (router.d and " " .. router.d or "") .. (router.load and " by tokens" or "")
+  local number = router.d or router.places
+  return router[1] .. (number and " " .. number or "") .. (router.load and " by tokens" or "")
 end
 
 local function sizes_of(text)
@@ -202,7 +203,7 @@ return {
     end
     local p2c, prefix = found.sessions[1], found.sessions[3]
     print(("Chats: by prefix %.0f%% of the turns stay where they were (two choices: %.0f%%): a cache that shares prefixes could save\n" ..
-           "up to %.0f%% of the prompts' tokens instead of %.0f%%. There is none here, so all that staying does is cost: TTFT p99 %s.")
+           "up to %.0f%% of the prompts' tokens instead of %.0f%%. There is none here, so staying can only cost: TTFT p99 %s.")
       :format(stats.mean(prefix.stayed), stats.mean(p2c.stayed), stats.mean(prefix.reusable), stats.mean(p2c.reusable),
         against(prefix, p2c)))
     print("What would change this: a cache that shares prefixes; less load (where nobody waits all are alike) or more (where everybody\n" ..

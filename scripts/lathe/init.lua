@@ -4,6 +4,7 @@
 --   lathe.model { "llama", path = "smollm2-135m" }   weights and tokenizer, loaded once
 --   lathe.run { model = …, scheduler = "sjf", workload = …, seed = 1 }   one run, and a handle to ask
 --   lathe.fleet { replicas = 8, router = "p2c", … }  the same with so many replicas of the model behind a router
+--                                                    disaggregate = { prefill = 2, transfer_us_per_token = 10 } parts them
 --   lathe.sweep { name = …, grid = { … }, seeds = 10, run = function(p) return { … } end }   many runs, and what they say
 --   lathe.engine { model = …, bus = "shm" }          an engine that the script drives itself: post, await, scale, health, call
 --   lathe.bus "async"                                a bus by itself, to be measured
