@@ -27,7 +27,7 @@ local CAPACITY_REQUESTS <const>, WARMUP <const> = 2000, 0.1
 local function routers_of(o)
   return {
     { "random" }, { "round_robin" }, { "split" }, { "prefix" }, { "p2c", d = 2 }, { "p2c", d = 3 }, { "p2c", d = 2, load = "tokens" },
-    { "least_loaded" }, { "central", places = math.max(1, o.places // 4) }, { "central", places = o.places },
+    { "least_loaded" }, { "central", places = math.max(1, o.places // 2) }, { "central", places = o.places },
   }
 end
 

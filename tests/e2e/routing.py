@@ -10,7 +10,7 @@ import sys
 import tempfile
 
 lathe, source = os.environ["LATHE"], pathlib.Path(os.environ["LATHE_SOURCE"])
-NAMES = ["random", "round_robin", "split", "prefix", "p2c 2", "p2c 3", "p2c 2 by tokens", "least_loaded", "central 8", "central 32"]
+NAMES = ["random", "round_robin", "split", "prefix", "p2c 2", "p2c 3", "p2c 2 by tokens", "least_loaded", "central 16", "central 32"]
 failures = []
 
 
