@@ -449,7 +449,8 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
     e->stats.steps++;
     record_rows(e, sampled);
     host_context_drain(e->params.parts.model->context); /* figures that its worker recorded */
-    host_context_drain(e->params.parts.sampler->context);
+    if (!e->picks)
+        host_context_drain(e->params.parts.sampler->context);
     if (status == LATHE_ELOST) {
         health_lost(e, why.message, sampled);
         return LATHE_OK;

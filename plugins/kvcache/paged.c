@@ -254,9 +254,12 @@ static int admit(void *self, const struct lathe_request *req, uint32_t *cached, 
     return status;
 }
 
-/* Is the block that the next position goes into one that others look at too? */
+/* Is the block that the next position goes into one that others look at too? While no block is
+ * shared, that is known without a look at table and references. */
 static int must_copy(struct paged *p, const struct slot *s, uint32_t tokens)
 {
+    if (atomic_load_explicit(&p->shared, memory_order_relaxed) == 0)
+        return 0;
     uint32_t block = s->filled / p->block_tokens;
     return tokens > s->filled && block < s->count && p->references[table_of(p, s)[block]] > 1;
 }
