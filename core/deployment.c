@@ -16,13 +16,16 @@ struct replica {
     int64_t until_ns;
 };
 
+/* Replicas that a router chooses among: all there are, or those that prefill and those that decode. */
+enum { POOL_FIRST, POOL_CARRIED, POOLS };
+
 struct deployment {
     struct deployment_params params;
     struct bus_watch watch;
     struct engine_numbers numbers;
     const struct lathe_bus_api *bus;
     void *bus_self;
-    struct instance *router; /* made when there is something to choose */
+    struct instance *routers[POOLS]; /* made when there is something to choose */
     struct producer *producer;     /* shared by all replicas of a simulation: one thread drives them */
     struct replica *replicas;      /* (max) */
     struct lathe_replica *views;   /* what the router sees; (max) */
@@ -36,20 +39,33 @@ struct deployment {
 
 /* ── Replicas ───────────────────────────────────────────────────────────────────────── */
 
-static int make_router(struct deployment *d, struct lathe_error *err)
+static int pool_of(const struct deployment *d, uint32_t replica)
+{
+    return d->params.prefill > 0 && replica >= d->params.prefill ? POOL_CARRIED : POOL_FIRST;
+}
+
+static uint32_t pool_begin(const struct deployment *d, int pool) { return pool == POOL_CARRIED ? d->params.prefill : 0; }
+
+static uint32_t pool_count(const struct deployment *d, int pool)
+{
+    uint32_t end = pool == POOL_FIRST && d->params.prefill > 0 && d->params.prefill < d->count ? d->params.prefill : d->count;
+    return end - pool_begin(d, pool);
+}
+
+static int make_router(struct deployment *d, struct instance **router, struct lathe_error *err)
 {
     struct lathe_router_limits limits = { .size = sizeof limits, .max_replicas = d->max,
                                           .seed = d->params.engine.seed };
-    if (d->router)
+    if (*router)
         return LATHE_OK;
-    int status = stage_create(d->params.registry, LATHE_KIND_ROUTER, &d->params.stages[LATHE_KIND_ROUTER], &d->router, err);
+    int status = stage_create(d->params.registry, LATHE_KIND_ROUTER, &d->params.stages[LATHE_KIND_ROUTER], router, err);
     if (status != LATHE_OK)
         return status;
-    instance_attach(d->router, d->params.engine.clock, NULL);
-    status = ((const struct lathe_router_api *)d->router->api)->bind(d->router->self, &limits, err);
+    instance_attach(*router, d->params.engine.clock, NULL);
+    status = ((const struct lathe_router_api *)(*router)->api)->bind((*router)->self, &limits, err);
     if (status != LATHE_OK) { /* or the next attempt would find it and not bind it */
-        instance_destroy(d->router);
-        d->router = NULL;
+        instance_destroy(*router);
+        *router = NULL;
     }
     return status;
 }
@@ -68,12 +84,20 @@ void deployment_set_ready(struct deployment *d, uint32_t replica, int ready)
     d->views[replica].ready = ready;
 }
 
+/* For its router it ended there. */
+static void tell_router(struct deployment *d, const struct lathe_request *request, uint32_t replica)
+{
+    int pool = pool_of(d, replica);
+    const struct instance *router = d->routers[pool];
+    const struct lathe_router_api *api = router ? router->api : NULL;
+    if (api && api->finished)
+        api->finished(router->self, request, replica - pool_begin(d, pool));
+}
+
 static void on_ended(void *user, const struct engine_ended *ended)
 {
     struct deployment *d = user;
-    const struct lathe_router_api *api = d->router ? d->router->api : NULL;
-    if (api && api->finished)
-        api->finished(d->router->self, ended->request, ended->replica);
+    tell_router(d, ended->request, ended->replica);
     if (d->params.ended)
         d->params.ended(d->params.user, ended);
 }
@@ -117,7 +141,8 @@ static int add_replica(struct deployment *d, struct lathe_error *err)
     if (d->count > 0) {
         if (!d->params.registry)
             return lathe_fail(err, LATHE_EUNSUPPORTED, "this engine was opened for one replica only");
-        if ((status = make_router(d, err)) != LATHE_OK || (status = make_parts(d, r, err)) != LATHE_OK)
+        if ((status = make_router(d, &d->routers[pool_of(d, d->count)], err)) != LATHE_OK ||
+            (status = make_parts(d, r, err)) != LATHE_OK)
             return status;
     }
     if (group)
@@ -136,8 +161,9 @@ static int add_replica(struct deployment *d, struct lathe_error *err)
             parts_close_replica(&r->parts);
         return status;
     }
-    d->views[d->count] = (struct lathe_replica){ .id = d->count, .model = group ? (uint32_t)(group - d->params.groups) : 0,
-                                                     .weight = group ? group->weight : 1000, .ready = 1 };
+    d->views[d->count] = (struct lathe_replica){ .id = d->count - pool_begin(d, pool_of(d, d->count)),
+                                                 .model = group ? (uint32_t)(group - d->params.groups) : 0,
+                                                 .weight = group ? group->weight : 1000, .ready = 1 };
     deployment_refresh(d, d->count++);
     return LATHE_OK;
 }
@@ -203,7 +229,8 @@ void deployment_close(struct deployment *d)
         drop_replica(d);
     bus_watch_close(&d->watch);
     instance_attach(d->params.engine.parts.bus, NULL, NULL);
-    instance_destroy(d->router);
+    for (int pool = 0; pool < POOLS; pool++)
+        instance_destroy(d->routers[pool]);
     free(d->replicas);
     free(d->views);
     free(d);
@@ -236,26 +263,35 @@ static struct lathe_request described(struct deployment *d, const struct engine_
     };
 }
 
+static int pool_for(const struct deployment *d, const struct engine_submit *submit)
+{
+    return d->params.prefill > 0 && submit->carried_tokens > 0 ? POOL_CARRIED : POOL_FIRST;
+}
+
 int deployment_choose(struct deployment *d, const struct engine_submit *submit, uint32_t *choice, struct lathe_error *err)
 {
-    if (d->count == 1) {
-        *choice = d->views[0].ready ? 0 : LATHE_ROUTER_HOLD;
+    const int pool = pool_for(d, submit);
+    const uint32_t begin = pool_begin(d, pool), count = pool_count(d, pool);
+    if (count == 1) {
+        *choice = d->views[begin].ready ? begin : LATHE_ROUTER_HOLD;
         return LATHE_OK;
     }
     struct lathe_request req = described(d, submit);
-    const struct lathe_router_api *api = d->router->api;
-    int status = api->route(d->router->self, &req, d->views, d->count, choice, err);
-    if (status == LATHE_OK && *choice >= d->count && *choice != LATHE_ROUTER_HOLD)
-        return lathe_fail(err, LATHE_EINTERNAL, "router/%s chose replica %u of %u", d->router->plugin->name, *choice, d->count);
-    return status;
+    const struct instance *router = d->routers[pool];
+    const struct lathe_router_api *api = router->api;
+    int status = api->route(router->self, &req, d->views + begin, count, choice, err);
+    if (status != LATHE_OK || *choice == LATHE_ROUTER_HOLD)
+        return status;
+    if (*choice >= count)
+        return lathe_fail(err, LATHE_EINTERNAL, "router/%s chose replica %u of %u", router->plugin->name, *choice, count);
+    *choice += begin;
+    return LATHE_OK;
 }
 
 void deployment_not_taken(struct deployment *d, const struct engine_submit *submit, uint32_t choice)
 {
     struct lathe_request req = described(d, submit);
-    const struct lathe_router_api *api = d->count > 1 ? d->router->api : NULL;
-    if (api && api->finished)
-        api->finished(d->router->self, &req, choice);
+    tell_router(d, &req, choice);
 }
 
 int deployment_submit(struct deployment *d, const struct engine_submit *submit, struct deployment_request *request,
@@ -269,7 +305,7 @@ int deployment_submit(struct deployment *d, const struct engine_submit *submit, 
         return status;
     if (choice == LATHE_ROUTER_HOLD)
         return lathe_fail(err, LATHE_EFULL, "router/%s holds the request back until another one has ended",
-                          d->router ? d->router->plugin->name : "none");
+                          d->routers[POOL_FIRST] ? d->routers[POOL_FIRST]->plugin->name : "none");
     request->replica = choice;
     status = engine_submit(d->replicas[choice].engine, submit, &request->id, err);
     if (status != LATHE_OK)

@@ -34,6 +34,8 @@ struct deployment_params {
     struct engine_params engine; /* of every replica; parts are replica 0's and stay the caller's.
                                     `run` may be NULL; `watch`, `numbers` are filled in */
     uint32_t replicas;           /* 0: 1 */
+    uint32_t prefill;            /* > 0: the first so many of them are a pool of their own, with a router of its own:
+                                    requests without carried tokens go there, the others to the rest (simulate_split.h) */
     const struct deployment_group *groups; /* in the order of the replicas; those beyond are of the last */
     uint32_t group_count;        /* 0: all replicas are of parts.model */
     bool hops;                   /* a row for each call of a service */
@@ -82,7 +84,7 @@ int deployment_swap_bus(struct deployment *deployment, struct instance *next, st
 void deployment_get_stats(const struct deployment *deployment, struct engine_stats *stats);
 /* ── For whoever drives the replicas one by one (simulate.h) ── */
 
-/* The router's choice, or LATHE_ROUTER_HOLD. [engine] */
+/* Its pool's router's choice, or LATHE_ROUTER_HOLD. [engine] */
 int deployment_choose(struct deployment *deployment, const struct engine_submit *submit, uint32_t *choice,
                       struct lathe_error *err);
 /* The replica that was chosen refused it: for the router it ended there. [engine] */

@@ -48,12 +48,10 @@ void health_lost(struct engine *e, const char *why, int64_t now_ns)
     e->stats.losses++;
     for (uint32_t i = e->live_count; i-- > 0;) {
         struct live *live = live_of(e, e->live[i]);
-        bool had = live->in_kv || live->req.state == LATHE_REQUEST_SWAPPED;
-        if (!had)
-            continue;
-        e->kv->release(e->kv_self, &live->req);
+        if (live->in_kv || live->req.state == LATHE_REQUEST_SWAPPED)
+            e->kv->release(e->kv_self, &live->req);
         live->in_kv = false;
-        live->carried = 0;
+        live->carried = 0; /* also of one that waits: what came with it lay there */
         request_computed(e, live, 0);
         if (live->req.state != LATHE_REQUEST_RUNNING && live->req.state != LATHE_REQUEST_SWAPPED)
             continue;

@@ -74,7 +74,7 @@ void memory_release_unplanned(struct engine *e)
             continue;
         e->kv->release(e->kv_self, &live->req);
         live->in_kv = false;
-        request_computed(e, live, 0);
+        request_computed(e, live, live->carried);
     }
     e->tried_count = 0;
 }

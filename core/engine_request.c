@@ -543,6 +543,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
         sha256_bytes(live->tokens, live->req.prompt_tokens * sizeof(int32_t), live->prompt_sha256);
     live->tag = submit->tag;
     live->carried = submit->carried_tokens < live->req.prompt_tokens ? submit->carried_tokens : 0;
+    live->req.computed_tokens = live->carried; /* so policies plan what is left, from the first */
     live->unread = submit->unread != 0;
     live->probe = submit->probe;
     live->want_text = submit->want_text && !submit->unread && live->req.tokens;
@@ -568,7 +569,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
     e->numbers->request = next;
     live->live_at = e->live_count;
     e->live[e->live_count++] = &live->req;
-    e->pending_tokens += live->req.prompt_tokens;
+    e->pending_tokens += live->req.prompt_tokens - live->carried;
     if (live->req.deadline_ns < e->next_deadline_ns)
         e->next_deadline_ns = live->req.deadline_ns;
     if (!live->unread) /* a run that is killed shows what it was at; a simulation is quicker run again */

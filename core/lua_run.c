@@ -15,7 +15,7 @@
 static const char *const run_fields[] = {
     "model", "sampler",  "kvcache", "scheduler", "batching", "bus",     "workload", "clock",      "seed",
     "label", "question", "trace",   "engine",    "database", "factors", "sweep",    "seed_index", "workers",
-    "router",  "models", "faults",   "warmup",   "resume",  NULL,
+    "router",  "models", "faults",   "warmup",   "resume",  "disaggregate", NULL,
 };
 static const char *const engine_fields[] = {
     "batch_tokens", "batch_requests", "max_requests", "context_tokens", "kv_memory_mb", "threads", "kv_dtype",
@@ -231,6 +231,36 @@ static void read_faults(lua_State *L, struct run_job *job)
     lua_pop(L, 1);
 }
 
+/* disaggregate = { prefill = 2, transfer_us_per_token = 5, transfer_us = 500 }: the first so many replicas
+ * prefill only, see simulate_split.h. */
+static void read_disaggregate(lua_State *L, struct run_job *job)
+{
+    static const char *const fields[] = { "prefill", "transfer_us_per_token", "transfer_us", NULL };
+    char text[128], what[64];
+    if (lua_getfield(L, 1, "disaggregate") == LUA_TNIL) {
+        lua_pop(L, 1);
+        return;
+    }
+    snprintf(what, sizeof what, "%s: disaggregate", job->who);
+    if (!lua_istable(L, -1))
+        lua_fail(L, "%s: should be { prefill = n, transfer_us_per_token = t, transfer_us = t }, not %s", what,
+                 lua_describe(L, -1, text, sizeof text));
+    if (job->clock_kind != CLOCK_KIND_VIRTUAL)
+        lua_fail(L, "%s: is for clock = \"virtual\"", what);
+    if (job->model_count > 0)
+        lua_fail(L, "%s: is for replicas of one model, not for \"models\": keys and values mean nothing to another", what);
+    if (job->replicas < 2)
+        lua_fail(L, "%s: wants two replicas at least, one that prefills and one that decodes: workers = { model = 2 }", what);
+    int table = lua_gettop(L);
+    lua_check_fields(L, table, what, fields, 0);
+    job->split.prefill = (uint32_t)lua_field_integer(L, table, what, "prefill", 1, job->replicas - 1, 0);
+    if (!job->split.prefill)
+        lua_fail(L, "%s: \"prefill\" should say how many of the %u replicas prefill only", what, job->replicas);
+    job->split.transfer_ns = (int64_t)(1e3 * lua_field_number(L, table, what, "transfer_us", 0, 1e12, 0));
+    job->split.transfer_token_ns = 1e3 * lua_field_number(L, table, what, "transfer_us_per_token", 0, 1e9, 0);
+    lua_pop(L, 1);
+}
+
 static int by_factor_name(const void *a, const void *b)
 {
     return strcmp(((const struct run_factor *)a)->name, ((const struct run_factor *)b)->name);
@@ -370,7 +400,7 @@ static void put_stage(lua_State *L, const char *kind, const struct stage *stage)
 static void push_configuration(lua_State *L, const struct run_job *job)
 {
     lua_newtable(L); /* what is plain Lua: engine, trace, workers, workload */
-    static const char *const plain[] = { "engine", "trace", "workers", "clock", "faults", "warmup" };
+    static const char *const plain[] = { "engine", "trace", "workers", "clock", "faults", "warmup", "disaggregate" };
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
         lua_getfield(L, 1, plain[i]);
         lua_setfield(L, -2, plain[i]);
@@ -486,6 +516,7 @@ struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload)
     read_models(L, job);
     read_workers(L, job);
     read_faults(L, job);
+    read_disaggregate(L, job);
     job->warmup_requests = (uint64_t)lua_field_integer(L, 1, what, "warmup", 0, INT64_MAX, 0);
     lua_getfield(L, 1, "workload");
     if (with_workload)

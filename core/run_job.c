@@ -215,7 +215,7 @@ static void simulated_sizes(const struct run_job *job, struct engine_params *eng
 static int open_deployment(struct run_job *job, struct lathe_error *err)
 {
     struct deployment_params params = {
-        .engine = job->engine, .replicas = job->replicas, .groups = job->groups,
+        .engine = job->engine, .replicas = job->replicas, .prefill = job->split.prefill, .groups = job->groups,
         .group_count = job->model_count, .hops = job->hops, .registry = job->registry,
         .stages = job->stages,
     };
@@ -241,7 +241,7 @@ static int simulate_requests(struct run_job *job, struct watch *watch, struct la
     struct simulate_params simulating = {
         .deployment = job->deployment, .clock = &job->clock, .requests = job->requests, .count = job->count,
         .workload = job->workload, .concurrency = job->concurrency, .think_ns = job->think_ns, .faults = job->faults,
-        .fault_count = job->fault_count, .warmup_requests = job->warmup_requests, .progress = on_progress, .user = watch,
+        .fault_count = job->fault_count, .split = job->split.prefill ? &job->split : NULL, .warmup_requests = job->warmup_requests, .progress = on_progress, .user = watch,
     };
     job->figures = calloc(1, sizeof *job->figures);
     if (!job->figures)

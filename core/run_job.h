@@ -44,6 +44,7 @@ struct run_job {
     int clock_kind;                               /* enum clock_kind */
     struct simulated_fault *faults;               /* virtual only; freed by run_job_close */
     size_t fault_count;
+    struct split_params split;                    /* virtual only; prefill 0: not */
     uint64_t warmup_requests;                     /* virtual: the figures are of those after */
     bool recording;
     const char *database;                         /* path; folders are made */

@@ -11,12 +11,6 @@
 
 enum { EVENTS_A_LOOK = 4096 }; /* between looks at the machine's clock, for progress and interrupts */
 
-/* One that nobody takes yet: the router holds it back, or its replica is full. */
-struct held {
-    struct engine_submit submit;
-    size_t number; /* of a list: its place */
-};
-
 struct simulation {
     const struct simulate_params *params;
     struct clock *clock;
@@ -31,9 +25,12 @@ struct simulation {
     int64_t *ready;                /* closed: a ring of when users come back, ascending; (concurrency) */
     uint32_t ready_first, ready_count;
 
-    struct held *held;             /* a ring, first come first served; (held_capacity) */
+    struct engine_submit *held;    /* those that nobody takes yet: the router holds them back, or their replica is
+                                      full; a ring, first come first served; (held_capacity) */
     size_t held_first, held_count, held_capacity;
     bool something_ended;
+
+    struct split *split;           /* NULL: every replica does both */
 
     struct simulated_fault *faults; /* by time; an end of a fault is one with for_ns 0 and kind negative */
     size_t fault, fault_count;
@@ -62,12 +59,13 @@ int simulate_open(struct simulation **simulation, struct lathe_error *err)
 static void drop_memory(struct simulation *s)
 {
     heap_close(&s->heap);
+    split_close(s->split);
     free(s->busy);
     free(s->down);
     free(s->ready);
     free(s->held);
     free(s->faults);
-    s->busy = s->down = NULL, s->ready = NULL, s->held = NULL, s->faults = NULL;
+    s->busy = s->down = NULL, s->ready = NULL, s->held = NULL, s->faults = NULL, s->split = NULL;
 }
 
 void simulate_close(struct simulation *s)
@@ -104,19 +102,15 @@ static void count_out(struct simulation *s, int64_t planned_ns, int64_t now_ns)
         s->ready[(s->ready_first + s->ready_count++) % s->params->concurrency] = now_ns + s->params->think_ns;
 }
 
-void simulate_ended(void *simulation, const struct engine_ended *ended)
+/* A request, be it one or two for the engines. */
+static void whole_ended(struct simulation *s, const struct engine_ended *ended, const struct lathe_request *r)
 {
-    struct simulation *s = simulation;
-    const struct lathe_request *r = ended->request;
-    if (!s->params) /* the deployment is being closed */
-        return;
     count_out(s, r->planned_ns, ended->finish_ns);
-    s->something_ended = true;
     s->figures->output_tokens += r->output_tokens;
     s->figures->prompt_tokens += r->prompt_tokens;
     s->figures->preemptions += r->preemptions;
     s->figures->failed += ended->finish_reason == LATHE_FINISH_ERROR;
-    if (ended->finish_reason != LATHE_FINISH_ERROR && r->output_tokens > 0 && r->id > s->params->warmup_requests)
+    if (ended->finish_reason != LATHE_FINISH_ERROR && r->output_tokens > 0 && ended->tag >= s->params->warmup_requests)
         figures_count(s->figures, r, ended->finish_ns);
     if (!s->params->workload) {
         struct planned_request *planned = &s->params->requests[ended->tag];
@@ -125,6 +119,22 @@ void simulate_ended(void *simulation, const struct engine_ended *ended)
         planned->finish_reason = ended->finish_reason;
         snprintf(planned->error, sizeof planned->error, "%s", ended->error);
     }
+}
+
+void simulate_ended(void *simulation, const struct engine_ended *ended)
+{
+    struct simulation *s = simulation;
+    if (!s->params) /* the deployment is being closed */
+        return;
+    s->something_ended = true;
+    if (!s->split) {
+        whole_ended(s, ended, ended->request);
+        return;
+    }
+    struct engine_ended whole = *ended;
+    struct lathe_request request = *ended->request;
+    if (split_ended(s->split, &whole, &request))
+        whole_ended(s, &whole, &request);
 }
 
 /* ── arrivals ───────────────────────────────────────────────────────────────────────── */
@@ -152,11 +162,11 @@ static int64_t next_arrival(const struct simulation *s)
     return s->params->workload ? s->coming.planned_ns : s->params->requests[s->next].submit.planned_ns;
 }
 
-static int hold(struct simulation *s, const struct engine_submit *submit, size_t number, struct lathe_error *err)
+static int hold(struct simulation *s, const struct engine_submit *submit, struct lathe_error *err)
 {
     if (s->held_count == s->held_capacity) {
         size_t capacity = s->held_capacity ? 2 * s->held_capacity : 64;
-        struct held *larger = calloc(capacity, sizeof *larger);
+        struct engine_submit *larger = calloc(capacity, sizeof *larger);
         if (!larger)
             return lathe_fail(err, LATHE_ENOMEM, "no memory for %zu requests that nobody takes yet", capacity);
         for (size_t i = 0; i < s->held_count; i++)
@@ -166,28 +176,33 @@ static int hold(struct simulation *s, const struct engine_submit *submit, size_t
         s->held_first = 0;
         s->held_capacity = capacity;
     }
-    s->held[(s->held_first + s->held_count++) % s->held_capacity] = (struct held){ *submit, number };
+    s->held[(s->held_first + s->held_count++) % s->held_capacity] = *submit;
     return LATHE_OK;
 }
 
-static void refused(struct simulation *s, const struct engine_submit *request, size_t number, uint32_t replica, const char *why)
+static void refused(struct simulation *s, const struct engine_submit *request, uint32_t replica, const char *why)
 {
-    const int64_t now = clock_now(s->clock);
+    size_t number = request->tag;
+    int64_t planned_ns = request->planned_ns;
+    uint64_t id = 0;
     if (s->figures->refused++ == 0)
         snprintf(s->figures->first_refusal, sizeof s->figures->first_refusal, "%.*s",
                  (int)sizeof s->figures->first_refusal - 1, why);
-    count_out(s, request->planned_ns, now);
+    if (s->split)
+        number = split_refused(s->split, request->tag, &planned_ns, &id);
+    count_out(s, planned_ns, clock_now(s->clock));
     if (s->params->workload) { /* those of a list get their rows when all is over (run_job.c) */
         engine_record_refusal(deployment_engine(s->params->deployment, replica), request);
         return;
     }
     struct planned_request *planned = &s->params->requests[number];
+    planned->id = id; /* of its first half, which has a row */
     planned->finish_reason = LATHE_FINISH_ERROR;
     snprintf(planned->error, sizeof planned->error, "%.*s", (int)sizeof planned->error - 1, why);
 }
 
 /* To a replica, if one takes it: LATHE_EFULL otherwise. A request that can't be served ends here. */
-static int submit(struct simulation *s, const struct engine_submit *request, size_t number, struct lathe_error *err)
+static int submit(struct simulation *s, const struct engine_submit *request, struct lathe_error *err)
 {
     uint32_t choice;
     uint64_t id;
@@ -202,7 +217,7 @@ static int submit(struct simulation *s, const struct engine_submit *request, siz
     if (status == LATHE_EFULL)
         return status;
     if (status != LATHE_OK) {
-        refused(s, request, number, choice, err->message);
+        refused(s, request, choice, err->message);
         return LATHE_OK;
     }
     deployment_refresh(s->params->deployment, choice);
@@ -228,23 +243,46 @@ static int arrive(struct simulation *s, struct lathe_error *err)
             request.deadline_ns += request.planned_ns;
         draw_next(s);
     }
+    int status = s->split ? split_begin(s->split, &request, number, err) : LATHE_OK;
+    if (status != LATHE_OK)
+        return status;
     count_in(s, now);
-    int status = s->held_count ? LATHE_EFULL : submit(s, &request, number, err);
-    return status == LATHE_EFULL ? hold(s, &request, number, err) : status;
+    status = s->held_count ? LATHE_EFULL : submit(s, &request, err);
+    return status == LATHE_EFULL ? hold(s, &request, err) : status;
+}
+
+/* Those that have moved, in order, as long as one of their replicas takes them. */
+static int release_moved(struct simulation *s, struct lathe_error *err)
+{
+    const struct engine_submit *first;
+    while (s->split && (first = split_first(s->split))) {
+        int status = submit(s, first, err);
+        if (status != LATHE_OK)
+            return status == LATHE_EFULL ? LATHE_OK : status;
+        split_taken(s->split);
+    }
+    return LATHE_OK;
 }
 
 /* Who waits in front is offered again, in order. */
 static int release_held(struct simulation *s, struct lathe_error *err)
 {
     while (s->held_count) {
-        const struct held *first = &s->held[s->held_first];
-        int status = submit(s, &first->submit, first->number, err);
-        if (status != LATHE_OK)
-            return status == LATHE_EFULL ? LATHE_OK : status;
+        int status = submit(s, &s->held[s->held_first], err);
+        if (status != LATHE_OK && status != LATHE_EFULL)
+            return status;
+        if (status == LATHE_EFULL)
+            break;
         s->held_first = (s->held_first + 1) % s->held_capacity;
         s->held_count--;
     }
-    return LATHE_OK;
+    return release_moved(s, err);
+}
+
+static int moved(struct simulation *s, struct lathe_error *err)
+{
+    split_moved(s->split);
+    return release_moved(s, err);
 }
 
 /* ── steps ──────────────────────────────────────────────────────────────────────────── */
@@ -385,8 +423,10 @@ static int turn(struct simulation *s, struct lathe_error *err)
 {
     int64_t top = heap_time(&s->heap), arrival = next_arrival(s);
     int64_t fault = s->fault < s->fault_count ? s->faults[s->fault].at_ns : INT64_MAX;
+    int64_t move = s->split ? split_next(s->split) : INT64_MAX;
     int64_t at = top < arrival ? top : arrival;
     at = fault < at ? fault : at;
+    at = move < at ? move : at;
     if (at == INT64_MAX)
         return lathe_fail(err, LATHE_EINTERNAL, "%" PRIu64 " requests wait and no stage will ever run them: the scheduler, "
                           "batching or router plugin idles with work at hand, or no replica is left", s->in_system);
@@ -395,6 +435,8 @@ static int turn(struct simulation *s, struct lathe_error *err)
         return finish(s, heap_top(&s->heap), err);
     if (fault == at)
         return strike(s, &s->faults[s->fault++], err);
+    if (move == at)
+        return moved(s, err);
     if (arrival == at)
         return arrive(s, err);
     return begin(s, heap_top(&s->heap), err);
@@ -425,6 +467,8 @@ static int prepare(struct simulation *s, struct lathe_error *err)
     if (!s->busy || !s->down || !s->ready)
         return lathe_fail(err, LATHE_ENOMEM, "no memory to simulate %u replicas", s->replicas);
     int status = heap_open(&s->heap, s->replicas, err);
+    if (status == LATHE_OK && p->split)
+        status = split_open(&s->split, p->split, err);
     if (status == LATHE_OK)
         status = plan_faults(s, err);
     s->ready_count = p->concurrency; /* all users come at once */

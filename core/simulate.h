@@ -5,9 +5,10 @@
  *       a step ends  ─▶ engine_finish ─▶ begin at once       ─▶ router ─▶ engine_submit
  *       an idle one wakes ─▶ engine_begin                    faults, by time
  *
- * At one instant steps end first, then faults happen, then requests arrive, then steps begin, and
- * replicas go in the order of their numbers: two runs are the same, event for event. A replica has
- * one entry in the heap, so an event costs O(log replicas) whatever waits.
+ * At one instant steps end first, then faults happen, then those that moved from prefill to decode
+ * arrive (simulate_split.h), then requests, then steps begin, and replicas go in the order of their
+ * numbers: two runs are the same, event for event. A replica has one entry in the heap, so an event
+ * costs O(log replicas) whatever waits.
  *
  * What a queue must obey is checked in every run: each request that came ended once; with an empty
  * start and end Little's law holds exactly (the integral of the number in the system is the sum of
@@ -18,6 +19,7 @@
 
 #include "drive.h"
 #include "figures.h"
+#include "simulate_split.h"
 #include "workload.h"
 
 enum simulated_fault_kind {
@@ -42,6 +44,7 @@ struct simulate_params {
     int64_t think_ns;
     const struct simulated_fault *faults; /* any order */
     size_t fault_count;
+    const struct split_params *split; /* prefill on replicas of their own (the deployment has as many); NULL: not */
     uint64_t warmup_requests;         /* the figures are of those that came later */
     int64_t progress_interval_ns;     /* of real time; 0: 100 ms */
     int (*progress)(void *user, const struct drive_progress *progress);

@@ -117,21 +117,40 @@ local function request_of(row, closed)
   return request
 end
 
+-- Of a request whose prefill was kept apart (core/simulate_split.h): is this row its second half?
+local function is_second_half(row, config)
+  return config.disaggregate and (row.replica or 0) >= config.disaggregate.prefill
+end
+
+-- The first half's row, with the second's put in.
+local function join_halves(first, second)
+  first.output_tokens, first.max_tokens = first.output_tokens + second.output_tokens, first.max_tokens + second.max_tokens
+  first.predicted_tokens = second.predicted_tokens and second.predicted_tokens + 1
+  first.slo_tpot_ns, first.finish_reason = second.slo_tpot_ns, second.finish_reason
+end
+
 -- Requests in the order of before; `ids` maps the replay's numbers to theirs.
 local function requests_of(db, run, config, model, closed)
-  local requests, ids, known, stood_in, cut = {}, {}, {}, 0, 0
+  local requests, ids, known, stood_in, cut, halves = {}, {}, {}, 0, 0, {}
   while true do -- a chunk at a time: rows are larger than requests
     local rows = db:query("select * from request where run_id = ? and prompt_tokens > 0 and id > ? order by id limit 5000",
       run.id, ids[#ids] or 0)
     if #rows == 0 then break end
     for _, row in ipairs(rows) do
-      local request, index = request_of(row, closed), #ids + 1
+      local half = is_second_half(row, config) and halves[row.correlation_id]
+      local id = row.id
+      if half then
+        join_halves(half.row, row)
+        known[row.id], row = true, half.row
+      end
+      local request, index = request_of(row, closed), half and half.index or #requests + 1
+      if config.disaggregate then halves[row.correlation_id] = { row = row, index = index } end
       known[row.id] = put_prompt(request, db, run, row, index, model)
       if not known[row.id] then stood_in = stood_in + 1 end
       if row.finish_reason == "abort" or row.finish_reason == "error" then cut = cut + 1 end
       put_length(request, row, known[row.id], row.finish_reason == "stop" and last_token(db, run, row))
       put_sampling(request, row, config.sampler)
-      requests[index], ids[index] = request, row.id
+      requests[index], ids[#ids + 1] = request, id
     end
   end
   return requests, ids, known, stood_in, cut
@@ -183,7 +202,7 @@ function replay.prepare(path, id, output)
     model = not config.models and model or nil, models = models_of(config),
     seed = run.seed, database = output, label = ("%s (run %d again)"):format(run.label or "run", run.id),
     engine = config.engine, workers = config.workers, trace = config.trace, faults = config.faults, warmup = config.warmup,
-    clock = run.clock ~= "real" and run.clock or nil,
+    disaggregate = config.disaggregate, clock = run.clock ~= "real" and run.clock or nil,
     workload = { name = "replay", requests = requests, parameters = { database = path, run = run.id },
                  concurrency = closed and config.workload.concurrency or nil, think = closed and config.workload.think or nil },
   }
@@ -304,7 +323,8 @@ end
 function replay.main(wish)
   local plan = replay.prepare(wish.database, wish.run, wish.output)
   local r <close> = lathe.run(plan.description)
-  print(("run %d of %s again: run %d of %s, %s"):format(plan.run.id, plan.path, r.id, r.database, plural(#plan.ids, "request")))
+  print(("run %d of %s again: run %d of %s, %s"):format(plan.run.id, plan.path, r.id, r.database,
+    plural(#plan.description.workload.requests, "request")))
   for _, note in ipairs(plan.notes) do print("note: " .. note) end
   local before <close> = lathe.sql(plan.path)
   local now <close> = lathe.sql(r.database)
@@ -317,7 +337,7 @@ function replay.main(wish)
     fail("%s (%s equal before)", sentence, plural(steps, "step"))
   end
   print(("%s and %s are equal%s"):format(plural(steps, "step"), plural(tokens, "token"),
-    plan.exact and ", and when each of " .. plural(#plan.ids, "request") .. " was answered" or ""))
+    plan.exact and ", and when each of " .. plural(#plan.description.workload.requests, "request") .. " was answered" or ""))
 end
 
 return replay

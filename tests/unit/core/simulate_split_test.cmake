@@ -1,0 +1,2 @@
+add_dependencies(${target} plugin_tokenizer_byte plugin_kvcache_paged plugin_model_sim plugin_sampler_greedy plugin_scheduler_fcfs
+  plugin_batching_continuous plugin_bus_direct plugin_router_round_robin)
