@@ -45,6 +45,7 @@ struct live {
     atomic_bool cancelled;
     bool in_kv;                     /* the kvcache knows it */
     uint64_t planned, refused;      /* in this plan; turned away by can_reserve: if it is engine's `fill_number` */
+    uint64_t barred;                /* gave its room to others in that begin, and gets none in it */
     uint32_t live_at;               /* its place in the engine's list */
     uint64_t tag;
     uint32_t carried;               /* positions that came with it; 0 once they were lost */
@@ -145,6 +146,8 @@ struct engine {
     uint32_t entry_count;
     uint32_t promised_blocks;
     uint64_t fill_number;    /* of the plan: marks of an older one are void */
+    uint64_t begins;         /* of engine_begin, from 1 on */
+    bool barring;            /* in this one, somebody is barred */
     uint32_t refused_running;
     struct live **tried;     /* let into the KV cache to be asked about, not planned yet; (max_requests) */
     uint32_t tried_count;

@@ -24,7 +24,7 @@ static const char *const variants[] = {
     "scheduler/sjf:preemptive=true", "scheduler/sjf:aging_s=0.2", "scheduler/sjf:preemptive=true,aging_s=0.2,unknown=prompt",
     "scheduler/srpt:preempt=recompute", "scheduler/srpt:preemptive=false", "scheduler/srpt:key=output,outrun=double,unknown=prompt",
     "scheduler/priority:preemptive=true", "scheduler/priority:preemptive=true,preempt=recompute",
-    "scheduler/priority:aging_s=0.1,preemptive=true", "scheduler/mlfq:preempt=recompute,quantum=2", "scheduler/mlfq:starve_s=0.2",
+    "scheduler/priority:aging_s=0.1,preemptive=true", "scheduler/mlfq:preempt=recompute,quantum=2,starve_s=0.2", "scheduler/mlfq:starve_s=0.2",
     "scheduler/edf:preemptive=false", "scheduler/edf:late=drop-to-end", "scheduler/edf:target=request,late=last",
     "scheduler/vtc:preempt_margin=20", "scheduler/hrrn:key=output,unknown=prompt", "scheduler/template:keep_running=true",
     "batching/single:sticky=false", "batching/static:batch=3,window_ms=5", "batching/static:reserve=grow,padded_tokens=64",
@@ -183,7 +183,7 @@ int main(int count, char **words)
     } else if (strcmp(words[1], "soak") == 0 && count > 2) {
         int64_t until = stress_now() + (int64_t)(atof(words[2]) * 1e9);
         for (uint64_t seed = (uint64_t)time(NULL) * 10000; stress_now() < until && !failures; seed += 10000)
-            failures = all(registry, 10000, seed, until);
+            failures = all(registry, (uint32_t)(seed % 3 ? 10000 : 1000), seed, until);
     } else if (strcmp(words[1], "case") == 0 && count > 6) {
         struct policy_case of = { .requests = (uint32_t)atoi(words[5]), .seed = strtoull(words[6], NULL, 10) };
         struct case_result result;

@@ -46,6 +46,26 @@ static void broken(struct world *w, const struct engine_ended *ended, const char
                  ended->finish_reason, what);
 }
 
+static void cancel(struct world *w, uint64_t id)
+{
+    for (uint32_t i = 0; i < w->params.replicas; i++)
+        engine_cancel(deployment_engine(w->deployment, i), id);
+}
+
+/* One that came about then, or now and then all of those. */
+static void cancel_some(struct world *w, uint64_t id)
+{
+    const uint32_t around = 20;
+    if (w->params.cancels == 0 || draw_unit(&w->cancels) >= w->params.cancels)
+        return;
+    uint64_t first = id > around ? id - around : 1;
+    if (draw_below(&w->cancels, 50))
+        cancel(w, first + draw_below(&w->cancels, 2 * around));
+    else
+        for (uint32_t i = 0; i < 4 * around; i++)
+            cancel(w, first + i);
+}
+
 static void on_ended(void *user, const struct engine_ended *ended)
 {
     struct world *w = user;
@@ -71,11 +91,7 @@ static void on_ended(void *user, const struct engine_ended *ended)
         (r->first_token_ns >= 0 && (r->admitted_ns < r->arrival_ns || r->first_token_ns < r->admitted_ns ||
                                     r->first_token_ns > ended->finish_ns)))
         broken(w, ended, "its times are not in order");
-    if (w->params.cancels > 0 && draw_unit(&w->cancels) < w->params.cancels) {
-        uint32_t back = draw_below(&w->cancels, 40);
-        engine_cancel(deployment_engine(w->deployment, draw_below(&w->cancels, w->params.replicas)),
-                      ended->id + 20 > back ? ended->id + 20 - back : 1);
-    }
+    cancel_some(w, ended->id);
     simulate_ended(w->simulation, ended);
 }
 
