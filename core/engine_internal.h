@@ -53,6 +53,7 @@ struct live {
     bool unread;                    /* no pieces: `ended` is told */
     bool ignore_eos;
     uint32_t carried;               /* positions that came with it; 0 once they were lost */
+    uint64_t barred;                /* gave its room to others in that begin, and gets none in it */
 
     uint64_t tag;
     bool own_sampling;              /* `sampling` was asked for, not the sampler's defaults */
@@ -150,6 +151,8 @@ struct engine {
     uint32_t entry_count;
     uint32_t promised_blocks;
     uint64_t fill_number;    /* of the plan: marks of an older one are void */
+    uint64_t begins;         /* of engine_begin, from 1 on */
+    bool barring;            /* in this one, somebody is barred */
     uint32_t refused_running;
     struct live **tried;     /* let into the KV cache to be asked about, not planned yet; (max_requests) */
     uint32_t tried_count;
