@@ -8,6 +8,7 @@
 --   queueing.mm1_percentile(0.8, 0.99)      of an M/M/1's response, which is exponential
 --   queueing.erlang_c(10, 0.9)              → probability of waiting, mean wait, of M/M/n (Erlang 1917)
 --   queueing.power_of(2, 0.9)               mean response at infinitely many servers, the shortest of d drawn queues
+--   queueing.power_of_from_empty(2, 0.9, 100, 150)   the same of who comes between those times, all servers empty at 0
 --   queueing.relaxation(0.9)                time in which an M/M/1 forgets how it began, by a factor e
 --
 -- SJF without preemption is Cobham's (1954) priorities with a class for each size; SRPT is Schrage and
@@ -132,6 +133,28 @@ function queueing.power_of(d, rho)
     sum, exponent = sum + term, d * exponent + d
   until term < 1e-17
   return sum
+end
+
+-- The share of servers with k requests at least follows s_k' = λ (s_{k−1}^d − s_k^d) − (s_k − s_{k+1}); with d = 1
+-- that is the M/M/1 itself. Who comes finds E[T] = 1 + Σ s_k^d, its response: first come first served. Euler's steps.
+function queueing.power_of_from_empty(d, rho, from, to)
+  local what <const>, STEP <const>, LEVELS <const> = "queueing.power_of_from_empty", 0.05, d == 1 and 200 or 40
+  check.integer(what, { d = d }, "d", 1, 1000)
+  load_of(what, rho)
+  check.number(what, { from = from }, "from", 0, 1e6)
+  check.number(what, { to = to }, "to", from + STEP, 1e6)
+  local s, powers, sum, count = { [0] = 1 }, { [0] = 1 }, 0, 0
+  for k = 1, LEVELS + 1 do s[k], powers[k] = 0, 0 end
+  for step = 1, math.floor(to / STEP) do
+    local found = 1
+    for k = 1, LEVELS do
+      powers[k] = s[k] ^ d
+      found = found + powers[k]
+    end
+    if step * STEP > from then sum, count = sum + found, count + 1 end
+    for k = 1, LEVELS do s[k] = s[k] + STEP * (rho * (powers[k - 1] - powers[k]) - (s[k] - s[k + 1])) end
+  end
+  return sum / count
 end
 
 return queueing
