@@ -52,7 +52,7 @@ for _, row in ipairs { { 1, 0.9, 10 }, { 2, 0.9, 2.614 }, { 3, 0.9, 2.028 }, { 1
 end
 for d = 1, 3 do
   t.near(queueing.power_of_from_empty(d, 0.7, 200, 300), queueing.power_of(d, 0.7), 0.001, ("power of %d, settled"):format(d))
-  t.truth(queueing.power_of_from_empty(d, 0.9, 0, 20) < 0.8 * queueing.power_of(d, 0.9), "it begins empty")
+  t.truth(queueing.power_of_from_empty(d, 0.9, 0, 5) < 0.9 * queueing.power_of(d, 0.9), "it begins empty")
 end
 t.near(queueing.relaxation(0.9), 379.7, 0.1, "relaxation")
 

@@ -1,0 +1,253 @@
+-- SPDX-License-Identifier: MIT
+-- The queues whose behaviour is known, as runs of the engine, and what theory says of each.
+--
+-- A job is a request with a prompt of random length and one output token: its prefill is one step, 1 / mean
+-- seconds a token and nothing else, so service takes 1 s on average. Where jobs are interrupted (SRPT), steps
+-- are short. Exponential lengths are rounded to whole tokens, of 1,000 on average (100 where replicas are
+-- many): that changes moments by a millionth (a hundred-thousandth).
+--
+--   system = { name, quick and full = { requests = …, warmup = … },         a replication's, in jobs
+--              variants = { name = { describe = f(requests, seed) → what lathe.run takes,
+--                                    read = f(run) → { figure = number }, count = how many replications, all if absent } },
+--              claims = f(samples, requests, warmup) → { { name, theory, interval = f(level), bias, distance }, … } }
+--
+-- All variants of a system meet the same arrivals and sizes. samples[variant][figure] are numbers by replication.
+local lathe    = require "lathe"
+local queueing = require "lathe.queueing"
+local stats    = require "lathe.stats"
+local workload = require "lathe.workload"
+
+local LONGEST <const>, MEAN <const> = 1 << 17, 1000           -- of one server's jobs, in tokens
+local FLEET_LONGEST <const>, FLEET_MEAN <const> = 2048, 100    -- of many servers'
+local REPLICAS <const> = 1000
+
+local exponential <const> = queueing.exponential()
+
+-- ── runs ──────────────────────────────────────────────────────────────────────────────
+
+-- The mean of an exponential that is rounded, to 1 at least.
+local function rounded(mean) return 1 + math.exp(-1.5 / mean) / (1 - math.exp(-1 / mean)) end
+
+local function model_of(mean_tokens, longest)
+  return lathe.model { "sim", step_us = 0, prefill_us = 1e6 / mean_tokens, decode_us = 1e6 / mean_tokens, prefill_context_ns = 0,
+                       decode_context_ns = 0, padding_us = 0, context = longest }
+end
+
+-- One server, a job a step; or `step` tokens a step, and whoever ranks first is served next.
+local function server(model, rho, prompt, scheduler, step)
+  return function(requests, seed)
+    return { model = model, scheduler = scheduler, batching = { "single", sticky = not step },
+             kvcache = { "paged", block_tokens = 1024, blocks = 1 << 17 },
+             engine = { batch_tokens = step or LONGEST, context_tokens = LONGEST, max_requests = 4096, batch_requests = 1 },
+             workload = workload.poisson { rate = rho, requests = requests, seed = seed, prompt = prompt, output = 1,
+                                           predicted = true } }
+  end
+end
+
+local function fleet(model, replicas, rho, router)
+  return function(requests, seed)
+    return { model = model, scheduler = "fcfs", batching = "single", router = router, workers = { model = replicas },
+             kvcache = { "paged", block_tokens = 1024, blocks = 512 },
+             engine = { batch_tokens = FLEET_LONGEST, context_tokens = FLEET_LONGEST, batch_requests = 1 },
+             workload = workload.poisson { rate = rho * replicas, requests = requests, seed = seed, output = 1,
+                                           prompt = workload.exponential { mean = FLEET_MEAN, max = FLEET_LONGEST - 1 } } }
+  end
+end
+
+local function read_response(run) return { response = run.summary.response.mean, p99 = run.summary.response.p99 } end
+local function read_wait(run) return { wait = run.summary.queue.mean } end
+
+-- Who waited: those whose wait isn't 0, by bisection of the histogram.
+local function read_waiting(run)
+  local none, some = 0, 1
+  for _ = 1, 40 do
+    local middle = (none + some) / 2
+    if run:percentile("queue", middle) > 0 then some = middle else none = middle end
+  end
+  return { wait = run.summary.queue.mean, waiting = 1 - none }
+end
+
+-- ── claims ────────────────────────────────────────────────────────────────────────────
+
+local function mean_of(values) return function(level) return stats.mean_ci(values, { level = level }) end end
+
+local function first(values, count) return table.move(values, 1, count, 1, {}) end
+
+-- ── one server ────────────────────────────────────────────────────────────────────────
+
+local function fcfs(model, rho, sizes)
+  return {
+    name = ("M/M/1 FCFS at %g"):format(rho), quick = sizes.quick, full = sizes.full,
+    variants = { main = { describe = server(model, rho, workload.exponential { mean = MEAN }, "fcfs"), read = read_response } },
+    claims = function(samples)
+      local claims = { { name = ("M/M/1 FCFS at %g, mean response"):format(rho), theory = queueing.fcfs(exponential, rho),
+                         interval = mean_of(samples.main.response) } }
+      if rho == 0.8 then
+        claims[2] = { name = "M/M/1 FCFS at 0.8, p99 of response", theory = queueing.mm1_percentile(rho, 0.99),
+                      interval = mean_of(samples.main.p99) }
+      end
+      return claims
+    end,
+  }
+end
+
+local function sjf(model, rho, sizes)
+  local prompt = workload.exponential { mean = MEAN }
+  return {
+    name = ("M/M/1 SJF at %g"):format(rho), quick = sizes.quick, full = sizes.full,
+    variants = { main = { describe = server(model, rho, prompt, { "sjf", key = "prompt" }), read = read_response } },
+    claims = function(samples)
+      return { { name = ("M/M/1 SJF at %g, mean response"):format(rho), theory = queueing.sjf(exponential, rho),
+                 interval = mean_of(samples.main.response) } }
+    end,
+  }
+end
+
+local function srpt(model, rho, step, sizes)
+  local prompt, theory, compared = workload.exponential { mean = MEAN }, queueing.srpt(exponential, rho), 3
+  return {
+    name = ("M/M/1 SRPT at %g"):format(rho), quick = sizes.quick, full = sizes.full,
+    variants = {
+      main = { describe = server(model, rho, prompt, "srpt", step), read = read_response },
+      control = { describe = server(model, rho, prompt, "fcfs"), read = read_response },
+      coarse = { describe = server(model, rho, prompt, "srpt", 2 * step), read = read_response, count = compared },
+    },
+    claims = function(samples)
+      local main, coarse = samples.main.response, samples.coarse.response
+      return { { name = ("M/M/1 SRPT at %g, mean response"):format(rho), theory = theory,
+                 bias = (stats.mean(coarse) - stats.mean(first(main, #coarse))) / theory,
+                 interval = function(level)
+                   return stats.controlled_ci(main, samples.control.response, queueing.fcfs(exponential, rho), { level = level })
+                 end } }
+    end,
+  }
+end
+
+local function pollaczek_khinchine(name, model, rho, prompt, law, sizes)
+  return {
+    name = ("M/G/1 at %g, %s"):format(rho, name), quick = sizes.quick, full = sizes.full,
+    variants = { main = { describe = server(model, rho, prompt, "fcfs"), read = read_wait } },
+    claims = function(samples)
+      return { { name = ("M/G/1 at %g, %s sizes, mean wait"):format(rho, name), theory = queueing.wait(law, rho),
+                 interval = mean_of(samples.main.wait) } }
+    end,
+  }
+end
+
+-- A job is a prompt of one token and an answer, a step a token: what remains is known by the answer's length.
+-- A step can't be interrupted: whoever comes waits for half of one more, where the server is busy.
+local function outputs(name, values, rho, sizes)
+  local mean, law, answers = stats.mean(values), queueing.empirical(values), workload.empirical(values)
+  local model = model_of(mean, LONGEST)
+  local function run(scheduler, sticky)
+    return function(requests, seed)
+      local description = server(model, rho, 1, scheduler)(requests, seed)
+      description.batching = { "single", sticky = sticky }
+      description.workload = workload.poisson { rate = rho, requests = requests, seed = seed, prompt = 1, output = answers,
+                                                predicted = true }
+      return description
+    end
+  end
+  return {
+    name = ("SRPT / FCFS at %g, %s"):format(rho, name), quick = sizes.quick, full = sizes.full,
+    variants = { srpt = { describe = run("srpt", false), read = read_response },
+                 fcfs = { describe = run("fcfs", true), read = read_response } },
+    claims = function(samples)
+      return { { name = ("SRPT / FCFS at %g, %s outputs, mean response"):format(rho, name),
+                 theory = queueing.srpt(law, rho) / queueing.fcfs(law, rho), bias = rho / (2 * mean) / queueing.srpt(law, rho),
+                 interval = function(level)
+                   return stats.ratio_ci(samples.srpt.response, samples.fcfs.response, { level = level })
+                 end } }
+    end,
+  }
+end
+
+-- ── many servers ──────────────────────────────────────────────────────────────────────
+
+local function erlang(model, servers, rho, sizes)
+  local waiting, wait = queueing.erlang_c(servers, rho)
+  return {
+    name = ("M/M/%d at %g"):format(servers, rho), quick = sizes.quick, full = sizes.full,
+    variants = { main = { describe = fleet(model, servers, rho, "central"), read = read_waiting } },
+    claims = function(samples)
+      return { { name = ("M/M/%d at %g, share that waits"):format(servers, rho), theory = waiting,
+                 interval = mean_of(samples.main.waiting) },
+               { name = ("M/M/%d at %g, mean wait"):format(servers, rho), theory = wait, interval = mean_of(samples.main.wait) } }
+    end,
+  }
+end
+
+-- 1,000 replicas are as far from infinitely many as a tenth of what 100 are (of order 1 / n: Gast, "Expected values
+-- estimated via mean-field approximation are 1/N-accurate", SIGMETRICS 2017); with one choice they are not away at all.
+local function power(model, d, rho, sizes)
+  local theory = queueing.power_of(d, rho)
+  local variants = { main = { describe = fleet(model, REPLICAS, rho, { "p2c", d = d }), read = read_response } }
+  if d > 1 then variants.fewer = { describe = fleet(model, REPLICAS // 10, rho, { "p2c", d = d }), read = read_response } end
+  if d == 2 then variants.in_turn = { describe = fleet(model, REPLICAS, rho, "round_robin"), read = read_response } end
+  return {
+    name = ("power of %d at %g"):format(d, rho), quick = sizes.quick, full = sizes.full, variants = variants,
+    claims = function(samples, requests, warmup)
+      local arrivals, values = rho * REPLICAS, samples.main.response
+      local begun = queueing.power_of_from_empty(d, rho, warmup / arrivals, (warmup + requests) / arrivals)
+      local claims = { { name = ("%d replicas at %g, power of %d, mean response"):format(REPLICAS, rho, d), theory = theory,
+                         bias = begun / theory - 1, interval = mean_of(values),
+                         distance = samples.fewer and (stats.mean(samples.fewer.response) - theory) / 10 } }
+      if samples.in_turn then
+        claims[2] = { name = ("%d replicas at %g, round robin − power of two"):format(REPLICAS, rho),
+                      interval = function(level) return stats.paired_ci(samples.in_turn.response, values, { level = level }) end }
+      end
+      return claims
+    end,
+  }
+end
+
+-- ── all of them ───────────────────────────────────────────────────────────────────────
+
+local function output_lengths(file)
+  local values = {}
+  for i, request in ipairs(workload.replay { file = file }.requests) do values[i] = request.output_tokens end
+  return values
+end
+
+local function size(requests, warmup, full, full_warmup)
+  return { quick = { requests = requests, warmup = warmup }, full = { requests = full, warmup = full_warmup or warmup } }
+end
+
+local systems = {}
+
+-- An M/M/1 at 0.5 that is over soon, for the intervals' coverage.
+function systems.short()
+  local describe = server(model_of(rounded(MEAN), LONGEST), 0.5, workload.exponential { mean = MEAN }, "fcfs")
+  return { requests = 1100, warmup = 100, theory = 2, describe = describe, read = function(run) return run.summary.response.mean end }
+end
+
+function systems.all(o)
+  local one, many = model_of(rounded(MEAN), LONGEST), model_of(rounded(FLEET_MEAN), FLEET_LONGEST)
+  local conversation, code = output_lengths(o.conv), output_lengths(o.code)
+  local exponential_prompt = workload.exponential { mean = MEAN }
+  return {
+    fcfs(one, 0.5, size(50000, 1000, 100000)),
+    fcfs(one, 0.8, size(100000, 2000, 500000)),
+    fcfs(one, 0.9, size(200000, 4000, 500000)),
+    sjf(one, 0.5, size(50000, 1000, 100000)),
+    sjf(one, 0.8, size(100000, 2000, 200000)),
+    sjf(one, 0.9, size(100000, 4000, 200000)),
+    srpt(one, 0.5, 8, size(4000, 1000, 20000)),
+    srpt(one, 0.8, 8, size(4000, 2000, 80000)),
+    srpt(one, 0.9, 8, size(6000, 4000, 80000)),
+    pollaczek_khinchine("fixed", one, 0.8, MEAN, queueing.fixed(), size(100000, 2000, 500000)),
+    pollaczek_khinchine("exponential", one, 0.8, exponential_prompt, exponential, size(100000, 2000, 1000000)),
+    pollaczek_khinchine("code output", model_of(stats.mean(code), LONGEST), 0.8, workload.empirical(code), queueing.empirical(code),
+      size(100000, 6000, 2000000)),
+    erlang(many, 10, 0.9, size(200000, 10000, 1000000)),
+    erlang(many, 100, 0.9, size(200000, 10000, 2000000)),
+    erlang(many, 1000, 0.95, size(100000, 50000, 2500000)),
+    power(many, 1, 0.9, size(50000, 400000, 100000, 1000000)),
+    power(many, 2, 0.9, size(50000, 90000, 90000)),
+    power(many, 3, 0.9, size(50000, 60000, 90000)),
+    outputs("conversation", conversation, 0.9, size(4000, 4000, 50000)),
+    outputs("code", code, 0.9, size(20000, 10000, 200000)),
+  }
+end
+
+return systems
