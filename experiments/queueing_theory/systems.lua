@@ -3,8 +3,8 @@
 --
 -- A job is a request with a prompt of random length and one output token: its prefill is one step, 1 / mean
 -- seconds a token and nothing else, so service takes 1 s on average. Where jobs are interrupted (SRPT), steps
--- are short. Exponential lengths are rounded to whole tokens, of 1,000 on average (100 where replicas are
--- many): that changes moments by a millionth (a hundred-thousandth).
+-- are short. Exponential lengths are rounded to whole tokens, of 1,000 on average (50 where replicas are
+-- many); the rounded mean is known, and the second moment changes by a ten-thousandth at most.
 --
 --   system = { name, quick and full = { requests = …, warmup = … },         a replication's, in jobs
 --              variants = { name = { describe = f(requests, seed) → what lathe.run takes,
@@ -19,7 +19,7 @@ local stats    = require "lathe.stats"
 local workload = require "lathe.workload"
 
 local LONGEST <const>, MEAN <const> = 1 << 17, 1000           -- of one server's jobs, in tokens
-local FLEET_LONGEST <const>, FLEET_MEAN <const> = 2048, 100    -- of many servers'
+local FLEET_LONGEST <const>, FLEET_MEAN <const> = 1024, 50     -- of many servers'
 local REPLICAS <const> = 1000
 
 local exponential <const> = queueing.exponential()
@@ -45,11 +45,12 @@ local function server(model, rho, prompt, scheduler, step)
   end
 end
 
-local function fleet(model, replicas, rho, router)
+-- `places`: more requests than a replica ever has at once.
+local function fleet(model, replicas, rho, router, places)
   return function(requests, seed)
     return { model = model, scheduler = "fcfs", batching = "single", router = router, workers = { model = replicas },
-             kvcache = { "paged", block_tokens = 1024, blocks = 512 },
-             engine = { batch_tokens = FLEET_LONGEST, context_tokens = FLEET_LONGEST, batch_requests = 1 },
+             kvcache = { "paged", block_tokens = 1024, blocks = places },
+             engine = { batch_tokens = FLEET_LONGEST, context_tokens = FLEET_LONGEST, max_requests = places, batch_requests = 1 },
              workload = workload.poisson { rate = rho * replicas, requests = requests, seed = seed, output = 1,
                                            prompt = workload.exponential { mean = FLEET_MEAN, max = FLEET_LONGEST - 1 } } }
   end
@@ -178,7 +179,7 @@ local function erlang(model, servers, rho, sizes)
   local most = servers < 1000 and 0.03 or 0.1
   return {
     name = ("M/M/%d at %g"):format(servers, rho), quick = sizes.quick, full = sizes.full,
-    variants = { main = { describe = fleet(model, servers, rho, "central"), read = read_waiting } },
+    variants = { main = { describe = fleet(model, servers, rho, "central", 2), read = read_waiting } },
     claims = function(samples)
       return { { name = ("M/M/%d at %g, share that waits"):format(servers, rho), theory = waiting, most = most,
                  interval = mean_of(samples.main.waiting) },
@@ -192,9 +193,9 @@ end
 -- estimated via mean-field approximation are 1/N-accurate", SIGMETRICS 2017); with one choice they are not away at all.
 local function power(model, d, rho, sizes)
   local theory = queueing.power_of(d, rho)
-  local variants = { main = { describe = fleet(model, REPLICAS, rho, { "p2c", d = d }), read = read_response } }
-  if d > 1 then variants.fewer = { describe = fleet(model, REPLICAS // 10, rho, { "p2c", d = d }), read = read_response } end
-  if d == 2 then variants.in_turn = { describe = fleet(model, REPLICAS, rho, "round_robin"), read = read_response } end
+  local variants = { main = { describe = fleet(model, REPLICAS, rho, { "p2c", d = d }, d == 1 and 300 or 60), read = read_response } }
+  if d > 1 then variants.fewer = { describe = fleet(model, REPLICAS // 10, rho, { "p2c", d = d }, 60), read = read_response } end
+  if d == 2 then variants.in_turn = { describe = fleet(model, REPLICAS, rho, "round_robin", 300), read = read_response } end
   return {
     name = ("power of %d at %g"):format(d, rho), quick = sizes.quick, full = sizes.full, variants = variants,
     claims = function(samples, requests, warmup)

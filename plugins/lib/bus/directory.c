@@ -1,18 +1,50 @@
 /* SPDX-License-Identifier: MIT */
-/* See directory.h. A list in order of adding: a bus has a handful of services, and names are
- * looked up when things are set up, never in a step. What was meant by a name that isn't there is
- * looked for only then: it takes far longer. */
+/* See directory.h. A list in order of adding, and buckets by name: a bus has a handful of services,
+ * but a fleet of a thousand simulated replicas shares one, and each of them adds, resolves and removes
+ * its own. Names are looked up when things are set up, never in a step. What was meant by a name that
+ * isn't there is looked for only then: it takes far longer. */
 #include "directory.h"
 
 #include <string.h>
 
-/* The link that points at the service, or at the NULL where it would be. */
-static struct directory_service **link_of(struct directory *d, const char *name)
+/* FNV-1a. */
+static uint32_t hash_of(const char *name, size_t bytes)
 {
-    struct directory_service **link = &d->services;
-    while (*link && strcmp((*link)->what->name, name))
-        link = &(*link)->next;
-    return link;
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < bytes; i++)
+        hash = (hash ^ (unsigned char)name[i]) * 16777619u;
+    return hash;
+}
+
+/* The service whose name is these bytes, or NULL. */
+static struct directory_service *look_up(struct directory *d, const char *name, size_t bytes)
+{
+    uint32_t hash = hash_of(name, bytes);
+    struct directory_service *s = d->buckets[hash % DIRECTORY_BUCKETS];
+    while (s && (s->hash != hash || strncmp(s->what->name, name, bytes) || s->what->name[bytes]))
+        s = s->next_alike;
+    return s;
+}
+
+static void enter(struct directory *d, struct directory_service *s)
+{
+    struct directory_service **bucket = &d->buckets[s->hash % DIRECTORY_BUCKETS];
+    s->next_alike = *bucket;
+    *bucket = s;
+    s->previous = d->services ? d->last : NULL;
+    *(s->previous ? &s->previous->next : &d->services) = s;
+    d->last = s;
+}
+
+static void leave(struct directory *d, struct directory_service *s)
+{
+    struct directory_service **link = &d->buckets[s->hash % DIRECTORY_BUCKETS];
+    while (*link != s)
+        link = &(*link)->next_alike;
+    *link = s->next_alike;
+    *(s->previous ? &s->previous->next : &d->services) = s->next;
+    *(s->next ? &s->next->previous : &d->last) = s->previous;
+    s->next = s->previous = s->next_alike = NULL;
 }
 
 /* Edits (insert, delete, replace) from a to b; both are cut at DIRECTORY_NAME_BYTES. */
@@ -73,12 +105,11 @@ static int check_service(const struct directory *d, const struct lathe_service *
 int directory_add(struct directory *d, const struct lathe_service *service, struct directory_service **added,
                   struct lathe_error *err)
 {
-    struct directory_service *s, **link, *with = NULL;
+    struct directory_service *s, *with = NULL;
     int status = check_service(d, service, err);
     if (status != LATHE_OK)
         return status;
-    link = link_of(d, service->name);
-    if (*link)
+    if (look_up(d, service->name, strlen(service->name)))
         return lathe_fail(err, LATHE_EBUSY, "bus %s: there is a service '%s' already; remove it first", d->bus,
                           service->name);
     if (service->with && (status = directory_find(d, service->with, &with, err)) != LATHE_OK)
@@ -87,6 +118,7 @@ int directory_add(struct directory *d, const struct lathe_service *service, stru
     if (s) {
         s->what = service;
         s->with = with ? with->with : s;
+        s->hash = hash_of(service->name, strlen(service->name));
         s->endpoints = lathe_alloc_array(d->host, service->method_count, sizeof *s->endpoints);
         s->names = lathe_alloc_array(d->host, service->method_count, DIRECTORY_NAME_BYTES);
     }
@@ -102,14 +134,17 @@ int directory_add(struct directory *d, const struct lathe_service *service, stru
         s->endpoints[i] = (struct lathe_endpoint){ .call = m->function, .self = m->self, .id = d->next_id++,
                                                    .name = name };
     }
-    *link = *added = s;
+    enter(d, s);
+    if (s->with != s)
+        s->with->guests++;
+    *added = s;
     return LATHE_OK;
 }
 
 int directory_find(struct directory *d, const char *name, struct directory_service **service, struct lathe_error *err)
 {
     struct nearest nearest = { .asked = name };
-    *service = *link_of(d, name);
+    *service = look_up(d, name, strlen(name));
     if (*service)
         return LATHE_OK;
     for (struct directory_service *s = d->services; s; s = s->next)
@@ -128,12 +163,13 @@ int directory_remove(struct directory *d, const char *name, struct directory_ser
     int status = directory_find(d, name, &s, err);
     if (status != LATHE_OK)
         return status;
-    for (struct directory_service *other = d->services; other; other = other->next)
+    for (struct directory_service *other = s->guests ? d->services : NULL; other; other = other->next)
         if (other != s && other->with == s)
             return lathe_fail(err, LATHE_EBUSY, "bus %s: service '%s' is served by the workers of '%s'; remove it "
                               "first", d->bus, other->what->name, name);
-    *link_of(d, name) = s->next;
-    s->next = NULL;
+    leave(d, s);
+    if (s->with != s)
+        s->with->guests--;
     *removed = s;
     return LATHE_OK;
 }
@@ -151,12 +187,14 @@ int directory_resolve(struct directory *d, const char *name, const struct lathe_
                       struct lathe_error *err)
 {
     struct nearest nearest = { .asked = name };
-    for (struct directory_service *s = d->services; s; s = s->next)
-        for (uint32_t i = 0; i < s->what->method_count; i++)
+    for (const char *dot = strchr(name, '.'); dot; dot = strchr(dot + 1, '.')) { /* names may have dots of their own */
+        struct directory_service *s = look_up(d, name, (size_t)(dot - name));
+        for (uint32_t i = 0; s && i < s->what->method_count; i++)
             if (!strcmp(s->endpoints[i].name, name)) {
                 *endpoint = &s->endpoints[i];
                 return LATHE_OK;
             }
+    }
     for (struct directory_service *s = d->services; s; s = s->next)
         for (uint32_t i = 0; i < s->what->method_count; i++)
             consider(&nearest, s->endpoints[i].name);

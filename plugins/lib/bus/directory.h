@@ -9,10 +9,13 @@
 
 #include <lathe/bus.h>
 
-enum { DIRECTORY_NAME_BYTES = 128 };
+enum { DIRECTORY_NAME_BYTES = 128, DIRECTORY_BUCKETS = 1024 };
 
 struct directory_service {
-    struct directory_service *next;
+    struct directory_service *next, *previous;
+    struct directory_service *next_alike; /* in its bucket */
+    uint32_t hash;                       /* of its name */
+    uint32_t guests;                     /* how many go with it */
     const struct lathe_service *what;    /* borrowed */
     struct directory_service *with;      /* whose workers serve it; itself if its own */
     struct lathe_endpoint *endpoints;    /* (what->method_count); call and self as for `direct` until changed */
@@ -23,7 +26,8 @@ struct directory_service {
 struct directory {
     const struct lathe_host *host;
     const char *bus;                     /* "direct": who speaks in sentences */
-    struct directory_service *services;  /* in order of adding */
+    struct directory_service *services, *last; /* in order of adding */
+    struct directory_service *buckets[DIRECTORY_BUCKETS]; /* by the name's hash */
     uint32_t next_id;
 };
 
