@@ -53,9 +53,9 @@ struct live {
     bool unread;                    /* no pieces: `ended` is told */
     bool ignore_eos;
     uint32_t carried;               /* positions that came with it; 0 once they were lost */
-    uint64_t barred;                /* gave its room to others in that begin, and gets none in it */
 
     uint64_t tag;
+    uint64_t barred;                /* gave its room to others in that begin, and gets none in it */
     bool own_sampling;              /* `sampling` was asked for, not the sampler's defaults */
     bool want_text;
     int32_t probe;                  /* 0: none, n: probes[n − 1] */
