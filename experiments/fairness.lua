@@ -98,7 +98,7 @@ local function jain(values)
 end
 
 -- While requests arrive: what each tenant got of its due, in all and in the worst window of a polite one.
-local function flood_figures(o, r, way)
+local function flood_figures(r, way)
   local last = r:query "select max(planned_ns) as ns from request where run_id = :run"[1].ns
   local tenants, total = {}, 0
   for _, t in ipairs(r:query(([[select tenant, sum(%d * prompt_tokens + %d * output_tokens) as demand from request
@@ -142,7 +142,7 @@ local function flood(o, s)
       local load = workload.poisson(lengths { rate = s.capacity * (o.flood + o.polite * o.asks), requests = o.requests,
                                               seed = seed, classes = classes })
       local r <close> = one_run(o, s, way, load, seed, "flood")
-      for name, value in pairs(flood_figures(o, r, way)) do found[i][name][seed] = value end
+      for name, value in pairs(flood_figures(r, way)) do found[i][name][seed] = value end
     end
   end
   return found
@@ -261,18 +261,17 @@ return {
     local rows = print_promise(o, found.promise, bound)
     local sooner = {}
     for seed = 1, o.seeds do sooner[seed] = found.flood[2].p50[seed] / found.flood[1].p50[seed] end
-    local d, worst = stats.mean_ci(sooner), stats.mean_ci(found.flood[1].worst)
-    local kept = stats.mean_ci(found.flood[2].worst)
+    local d, worst, kept = stats.bootstrap(sooner), stats.bootstrap(found.flood[1].worst), stats.bootstrap(found.flood[2].worst)
     print "\nWhat was found:"
     print(("Under fcfs the flood is everybody's: in its worst quarter a polite tenant got %.2f of its due (95%% interval %.2f to %.2f),\n" ..
-           "under vtc %.2f (%.2f to %.2f); there its median first token takes %.3f of the time that it takes under fcfs (%.3f to %.3f).")
+           "under vtc %.2f (%.2f to %.2f); there its median first token takes %.2g of the time that it takes under fcfs (%.2g to %.2g).")
       :format(worst.value, worst.low, worst.high, kept.value, kept.low, kept.high, d.value, d.low, d.high))
     for _, row in ipairs(rows) do
       print(("%s %s the bound: %.1f%% of it at most, over %d steps of %d runs."):format(row.way,
         row.share <= 100 and "kept" or "BROKE", row.share, row.steps, o.seeds))
     end
-    print "What would change this: a flooder who splits into many tenants (the counter is by name); places that long requests hold for\n\z
-           long, since nobody who runs is stopped (vtc's preempt_margin does); and a flood that ends, after which fcfs recovers only\n\z
-           when its queue is gone. Under fcfs the figures grow with the length of the flood (--requests), under vtc they don't."
+    print "What would change this: a flooder who splits into many tenants (the counter is by name); places that long requests hold\n\z
+           for long, since nobody who runs is stopped (vtc's preempt_margin does); and a flood that ends, after which fcfs recovers\n\z
+           only when its queue is gone. Under fcfs the figures grow with the length of the flood (--requests), under vtc they don't."
   end,
 }

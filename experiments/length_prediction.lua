@@ -157,7 +157,8 @@ return {
       end
       local function said(at)
         if at.low >= most then return ("not before %g"):format(most) end
-        return ("at sigma %.2f (95%% interval %.2f to %s)"):format(at.value, at.low, at.high >= most and "beyond" or ("%.2f"):format(at.high))
+        local high = at.high >= most and "beyond" or ("%.2f"):format(at.high)
+        return ("at sigma %.2f (95%% interval %.2f to %s)"):format(at.value, at.low, high)
       end
       local best = of[way[1] .. " 0"]
       print(("%s with true lengths responds in %.2f of FCFS's mean (95%% interval %.2f to %.2f).\n" ..

@@ -77,8 +77,8 @@ return {
     swap     = { default = "100,300,500,700,1000,3000", help = "what moving a block costs in virtual time, in us" },
     prefill_us = { default = 80.0, help = "what computing a prompt token costs in virtual time", unit = "us", min = 0 },
     prefill_context_ns = { default = 10.0, help = "and its look at each token before it", unit = "ns", min = 0 },
-    batching = { default = "chunked", help = "who fills a step: chunked lets a prompt in when all of it fits, continuous when a step's part does",
-                 choices = { "chunked", "continuous" } },
+    batching = { default = "chunked", choices = { "chunked", "continuous" },
+                 help = "chunked lets a prompt in when all of it fits, continuous when a step's part of it does" },
     output   = { default = 160, help = "mean length of an answer", unit = "tokens", min = 4, max = 4000 },
     room     = { default = 0.6, help = "the part of a median answer that the pool has room for, beside the prompts", min = 0.05, max = 4 },
     users    = { default = 8, help = "users, whose next request follows the last", min = 2, max = 256 },
@@ -104,7 +104,8 @@ return {
           model = s.models[p.way] or s.models[s.swaps[1]], clock = o.clock, scheduler = "fcfs", batching = o.batching,
           kvcache = { "paged", preempt = p.way == "recompute" and "recompute" or "swap", block_tokens = BLOCK,
                       blocks = math.tointeger(math.max(tokens // BLOCK, (p.context + 4 * o.output) // BLOCK + 1)) },
-          engine = { batch_requests = o.users, batch_tokens = 512, max_requests = 2 * o.users, context_tokens = p.context + 4 * o.output },
+          engine = { batch_requests = o.users, batch_tokens = 512, max_requests = 2 * o.users,
+                     context_tokens = p.context + 4 * o.output },
           trace = { rows = "step_requests" },
           workload = workload.closed { concurrency = o.users, think = 0, requests = o.requests, seed = p.seed, prompt = p.context,
             output = workload.lognormal { median = o.output, sigma = 0.5, min = 2, max = 3 * o.output } },
@@ -136,9 +137,12 @@ return {
     for _, context in ipairs(s.contexts) do
       for _, way in ipairs(s.ways) do
         local d = interval(function(sample) return ratio(context, way, sample) end)
-        local row = { context = context, way = way == "recompute" and way or way == "real" and "swap" or ("swap, %g us a block"):format(way),
+        local shown = way == "recompute" and way or way == "real" and "swap" or ("swap, %g us a block"):format(way)
+        local row = { context = context, way = shown,
                       ratio = way == "recompute" and "1" or ("%.3f (%.3f to %.3f)"):format(d.value, d.low, d.high) }
-        for _, name in ipairs { "response", "preemptions", "recomputed", "moved", "failed" } do row[name] = total(context, way, name, seeds) end
+        for _, name in ipairs { "response", "preemptions", "recomputed", "moved", "failed" } do
+          row[name] = total(context, way, name, seeds)
+        end
         rows[#rows + 1] = row
       end
     end
@@ -173,10 +177,10 @@ return {
       end
       print(("Prompts of %d: %s"):format(context, what))
     end
-    if o.clock == "virtual" then print "A block that moves in less than that is better swapped, and one that takes longer is better computed again." end
+    if o.clock == "virtual" then print "Blocks that move in less than that are better swapped, slower ones are better computed again." end
     print "What would change this: the price of a prompt token (a faster machine recomputes sooner: --prefill_us), of looking back\n\z
            (--prefill_context_ns: the longer the context, the more a swap may cost), prefixes that are shared (recomputing finds them in\n\z
-           the cache), and moves that go on beside the forward, which are free until they are late. With --batching continuous, which lets a\n\z
-           prompt in by parts, those that come back are preempted again half-way, and recomputing loses whatever a move costs."
+           the cache), and moves that go on beside the forward, which are free until they are late. With --batching continuous, which\n\z
+           lets a prompt in by parts, those that come back are preempted again half-way, and recomputing loses whatever a move costs."
   end,
 }

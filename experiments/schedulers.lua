@@ -59,6 +59,14 @@ local function described(o, s, scheduler, load)
                       kv_memory_mb = o.clock == "virtual" and 65536 or nil } } -- memory is preemption.lua's subject
 end
 
+-- A name that is none, or that can't serve this, says so before anything is measured.
+local function try(o, s, name)
+  local description = described(o, s, name, mix(o, workload.burst, 1, { size = 2, every = 0 }))
+  description.workload.requests = { table.unpack(description.workload.requests, 1, 2) }
+  description.workload.draw, description.trace = nil, false
+  lathe.run(description):close()
+end
+
 local function capacity_of(o, s)
   local description = described(o, s, BASE, mix(o, workload.burst, 1, { size = o.requests, every = 0 }))
   description.label = "capacity"
@@ -107,7 +115,10 @@ return {
     local s = { loads = loads_of(o.loads), names = { BASE },
                 model = o.model == "sim" and lathe.model "sim" or lathe.model { "llama", path = o.model } }
     for _, name in ipairs(words_of(o.schedulers)) do
-      if name ~= BASE then s.names[#s.names + 1] = name end
+      if name ~= BASE then
+        try(o, s, name)
+        s.names[#s.names + 1] = name
+      end
     end
     s.capacity = capacity_of(o, s)
     return s
@@ -172,7 +183,7 @@ return {
                  "  a response %s. The longest tenth's slowdown is\n  %s.")
             :format(load, of[2], best, told(figures.ttft_p50), told(figures.ttft_p99), told(figures.response), told(figures.longest)))
         else
-          print(("At load %g none is told apart from fcfs where %s."):format(load, of[2]))
+          print(("At load %g none is told apart from fcfs where %s: with %s it is %s."):format(load, of[2], best, told(figures[of[1]])))
         end
       end
     end
