@@ -263,8 +263,8 @@ return {
     for seed = 1, o.seeds do sooner[seed] = found.flood[2].p50[seed] / found.flood[1].p50[seed] end
     local d, worst, kept = stats.bootstrap(sooner), stats.bootstrap(found.flood[1].worst), stats.bootstrap(found.flood[2].worst)
     print "\nWhat was found:"
-    print(("Under fcfs the flood is everybody's: in its worst quarter a polite tenant got %.2f of its due (95%% interval %.2f to %.2f),\n" ..
-           "under vtc %.2f (%.2f to %.2f); there its median first token takes %.2g of the time that it takes under fcfs (%.2g to %.2g).")
+    print(("Under fcfs the flood is everybody's: in its worst quarter a polite one got %.2f of its due (95%% interval %.2f to %.2f),\n" ..
+           "under vtc %.2f (%.2f to %.2f); its median first token takes %.2g of the time that it takes under fcfs (%.2g to %.2g).")
       :format(worst.value, worst.low, worst.high, kept.value, kept.low, kept.high, d.value, d.low, d.high))
     for _, row in ipairs(rows) do
       print(("%s %s the bound: %.1f%% of it at most, over %d steps of %d runs."):format(row.way,

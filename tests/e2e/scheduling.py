@@ -52,7 +52,7 @@ def schedulers(folder):
         where run.sweep = 'schedulers' and (q.prompt_tokens <> r.prompt_tokens or q.output_tokens <> r.output_tokens
           or r.finish_ns - r.planned_ns < q.finish_ns - q.planned_ns - 1000)""").fetchone() == (0,))
     refused(folder, "schedulers", "--loads", "full", says='"full" is no load')
-    refused(folder, "schedulers", "--schedulers", "fifo", says='"fifo"')
+    refused(folder, "schedulers", "--schedulers", "fifo", says="no scheduler plugin `fifo`")
 
 
 # Counted once more, from the rows: over any stretch in which both tenants had requests waiting, how far apart was their service?
