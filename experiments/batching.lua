@@ -25,7 +25,7 @@ local stats    = require "lathe.stats"
 local workload = require "lathe.workload"
 
 local NAMES <const>  = { "single", "static", "dynamic", "continuous", "prefill_first", "chunked", "memory_aware" }
-local SHARES <const> = { 0.3, 0.6, 0.9 }
+local SHARES <const> = { 0.2, 0.6, 0.9 }
 local SIZES <const>  = { 8, 32 }
 local MEAN <const>   = 100 -- of exponential lengths: long enough that rounding them to whole tokens is nothing
 
@@ -172,10 +172,16 @@ local function measure(o, s, name, rate)
   return of
 end
 
-local function printed(found, columns)
+-- More arrives than it serves of a backlog: its times then only say how long the run was.
+local function overloaded(found, of)
+  local backlog = found.backlog[of.batching]
+  return backlog ~= nil and of.rate > stats.mean(backlog.speed)
+end
+
+local function printed(found, list, columns)
   local rows = {}
-  for i, of in ipairs(found) do
-    rows[i] = { batching = of.batching, rate = of.rate }
+  for i, of in ipairs(list) do
+    rows[i] = { batching = of.batching, rate = of.rate, note = overloaded(found, of) and "overloaded" or "" }
     for _, column in ipairs(columns) do
       local values, name = of[column[1]], column[1]
       if type(values) == "table" then rows[i][name] = stats.mean(values) end
@@ -247,13 +253,13 @@ return {
     if o.clock == "virtual" then
       print(("\nA backlog of %d requests, prompts of %d and answers of %d tokens (median), %d places, on %s:\n")
         :format(o.requests, o.prompt, o.tokens, o.places, where))
-      printed(found.backlog, { "batching", { "speed", "requests/s", "%.2f" }, { "tokens_per_s", "tokens/s", "%.0f" },
+      printed(found, found.backlog, { "batching", { "speed", "requests/s", "%.2f" }, { "tokens_per_s", "tokens/s", "%.0f" },
                                { "together", "in a step", "%.1f" }, { "padding", "padding %", "%.0f" } })
     end
     print(("\nArrivals as a Poisson process, on %s, means of %d seeds, milliseconds:\n"):format(where, o.seeds))
-    printed(found.loaded, { { "rate", "rate/s", "%g" }, "batching", { "ttft", "TTFT median", "%.0f" }, { "ttft_p99", "p99", "%.0f" },
+    printed(found, found.loaded, { { "rate", "rate/s", "%g" }, "batching", { "ttft", "TTFT median", "%.0f" }, { "ttft_p99", "p99", "%.0f" },
       { "tpot", "TPOT median", "%.1f" }, { "tpot_p99", "p99", "%.1f" }, { "whole", "E2E mean", "%.0f" }, { "half", "±", "%.0f" },
-      { "tokens_per_s", "tokens/s", "%.0f" }, { "together", "in a step", "%.1f" }, { "padding", "padding %", "%.0f" } })
+      { "tokens_per_s", "tokens/s", "%.0f" }, { "together", "in a step", "%.1f" }, { "padding", "padding %", "%.0f" }, { "note", "" } })
 
     print "\nWhat was found:"
     for _, row in ipairs(found.known) do
@@ -265,12 +271,14 @@ return {
         compare(found.backlog, "speed", "continuous", "static")))
     end
     for _, rate in ipairs(s.rates) do
-      print(("At %g/s a whole answer of static takes %s as long as one of continuous."):format(rate,
-        compare(found[rate], "whole", "static", "continuous")))
+      local at = found[rate]
+      print(overloaded(found, at.static) and ("At %g/s static is overloaded: its lines grow for as long as requests come."):format(rate)
+        or ("At %g/s a whole answer of static takes %s as long as one of continuous."):format(rate,
+          compare(at, "whole", "static", "continuous")))
     end
     print("What would change this: equal lengths (E[max] is then E[X], and nothing is gained); a light load, where nobody waits and\n" ..
-          "all are alike; a pool that is short, for which memory_aware is (--kv-memory-mb 4000); prompts\n" ..
-          "that dwarf the answers, since then prefill, which both do, is most of the work; rows that cost as much as the step\n" ..
-          "itself, since dynamic, which drops ended rows, then gains most of it without letting anybody join.")
+          "all are alike; a pool that is short, for which memory_aware is (--kv-memory-mb 4000); prompts that dwarf the answers,\n" ..
+          "since prefill, which both do, is then most of the work; rows that cost as much as the step itself, since dynamic, which\n" ..
+          "drops ended rows, then gains most of it without letting anybody join.")
   end,
 }
