@@ -9,8 +9,8 @@
 -- row the more there are), and attention, which reads each row's past: tokens × past for prefill,
 -- the sum of contexts for decode. No coefficient is negative: a step that gets quicker with more
 -- work in it is noise, and a simulation that believed it would be absurd. Hence non-negative least
--- squares (lathe.nnls), on the normal equations of columns scaled to norm 1. With weights 1 / duration² (the default) relative errors count, so that short steps are
--- fitted as well as long ones.
+-- squares (lathe.nnls), on the normal equations of columns scaled to norm 1. With weights 1 / duration²
+-- (the default) relative errors count, so that short steps are fitted as well as long ones.
 --
 -- That is the form "line". Real kernels are no line (cost.h of model/sim shows one): the form "tables"
 -- has no step_us, prefill_us and padding_us but tables by the rows of the step and by its outputs,
@@ -257,10 +257,10 @@ local function with_tables(rows, relative)
   if #rows < 2 * #columns then
     core.fail(("calibrate.fit: %d steps are too few to fit tables of %d figures"):format(#rows, #columns))
   end
-  local c, uses, out = coefficients(columns, sums(columns, rows, 1, #rows, relative)), nil, 0
+  local c, out = coefficients(columns, sums(columns, rows, 1, #rows, relative)), 0
   for _ = 1, 4 do
-    uses, out = undisturbed(rows, c)
-    c = coefficients(columns, sums(columns, rows, 1, #rows, relative, uses))
+    local uses, count = undisturbed(rows, c)
+    c, out = coefficients(columns, sums(columns, rows, 1, #rows, relative, uses)), count
   end
   return c, out
 end
@@ -285,7 +285,8 @@ function calibrate.fit(rows, wishes)
   if #rows < 2 * #LINE then
     core.fail(("%s: %d steps are too few to fit %d figures; at least %d are wanted"):format(what, #rows, #LINE, 2 * #LINE))
   end
-  local relative, seen, c, out = weights == "relative", {}, nil, 0
+  local relative, seen, out = weights == "relative", {}, 0
+  local c
   if form == "tables" then
     c, out = with_tables(rows, relative)
   else
