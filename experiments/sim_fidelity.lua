@@ -54,8 +54,8 @@ end
 -- What is measured: the model by the real clock, or (--truth) a simulation in its place.
 local function real_run(o, s, d)
   d.model, d.clock = s.model, s.clock
-  d.trace = s.clock == "virtual" and { rows = "step_requests" } or { attention = false, tokens = false }
-  d.engine = { batch_tokens = BATCH_TOKENS, max_requests = 1024, threads = s.clock == "real" and o.threads or nil }
+  d.trace = s.clock == "virtual" and { rows = "step_requests" } or { attention = false }
+  d.engine = { batch_tokens = BATCH_TOKENS, max_requests = 1024, threads = s.clock == "real" and o.threads > 0 and o.threads or nil }
   d.seed = o.seed
   return lathe.run(d)
 end
