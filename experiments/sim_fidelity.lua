@@ -38,7 +38,8 @@ local FIGURES <const> = {
   { name = "tpot_p99",     title = "TPOT p99 ms",   allowed = 0.05, spread = true },
 }
 local WARM_STEPS <const>, WARM_REQUESTS <const> = 12, 5 -- touch memory for the first time
-local BATCH_TOKENS <const> = 512
+local BATCH_TOKENS <const> = 256
+local QUIET <const> = 2 -- percent of the processors that others may use
 
 local function batching_of(o, name)
   local all = {
@@ -56,7 +57,7 @@ local function real_run(o, s, d)
   d.model, d.clock = s.model, s.clock
   d.trace = s.clock == "virtual" and { rows = "step_requests" } or { attention = false }
   d.engine = { batch_tokens = BATCH_TOKENS, max_requests = 1024, threads = s.clock == "real" and o.threads > 0 and o.threads or nil }
-  d.seed = o.seed
+  d.seed = d.seed or o.seed
   return lathe.run(d)
 end
 
@@ -99,7 +100,7 @@ local function design(o, second)
     end
     for prompt = 17, 35 do alone(prompt) end
     for prompt = 36, 2 * o.prompt, 5 do alone(prompt) end
-    for _ = 1, 2 do alone(BATCH_TOKENS + o.prompt) end -- cut, so that the rest has a long past
+    for rest = 10, 66, 8 do alone(BATCH_TOKENS + rest) end -- cut: a step without output, and one with a long past
     for together = 2, o.places do
       for k = 1, together do add(math.max(1, o.prompt // 2 + 7 * k - 3 * together), 2) end
       pause(together * (o.prompt // 2 + 7), 2)
@@ -136,7 +137,19 @@ local function warm_up(o, s)
   return second
 end
 
--- ── drift ──────────────────────────────────────────────────────────────────────────────
+-- ── the machine ────────────────────────────────────────────────────────────────────────
+
+-- Processor time so far, all and this process's own, in the kernel's ticks; nothing where it doesn't say.
+local function processor_time()
+  local machine, own = io.open "/proc/stat", io.open "/proc/self/stat"
+  if not machine or not own then return nil end
+  local user, nice, system, idle, io_wait, irq, soft_irq, steal = machine:read "l":match(("%s+(%d+)"):rep(8))
+  local mine_user, mine_system = own:read "a":match "%) %S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ (%d+) (%d+)"
+  machine:close()
+  own:close()
+  local busy = user + nice + system + irq + soft_irq + steal
+  return { all = busy + idle + io_wait, others = busy - mine_user - mine_system }
+end
 
 -- The same batch again and again: the median over its steps of the time of each against the first time's.
 local function reference(o, s, drift)
@@ -189,7 +202,7 @@ end
 local function once(o, s, run, fit)
   local load = load_of(o, run, run.rate)
   local r <close> = real_run(o, s, { scheduler = run.scheduler, batching = batching_of(o, run.batching), workload = load,
-                                     label = run.title, factors = { run = run.number } })
+                                     label = run.title, factors = { run = run.number }, seed = o.seed + #run.measured })
   local found = figures_of(r)
   local predicted, measured, off = replayed(r, fit.coefficients)
   found.step_ms = measured
@@ -261,7 +274,7 @@ return {
 
   run = function(o, s)
     local drift = {}
-    local found = { drift = drift, runs = {} }
+    local found = { drift = drift, runs = {}, from = processor_time() }
     local second = warm_up(o, s)
     reference(o, s, drift)
     local r <close> = real_run(o, s, { workload = design(o, second), batching = batching_of(o, "continuous"), label = "calibration" })
@@ -287,10 +300,11 @@ return {
       end
     end
     reference(o, s, drift)
+    found.to = processor_time()
     return found
   end,
 
-  report = function(o, found)
+  report = function(o, found, s)
     local rows, missed = {}, {}
     for _, run in ipairs(found.runs) do
       for _, row in ipairs(judge(run)) do
@@ -311,6 +325,11 @@ return {
     local low, high = stats.min(found.drift), stats.max(found.drift)
     print(("The reference batch, run %d times in between, took %+.1f%% to %+.1f%% of its first time: the machine's own drift."):format(
       #found.drift, 100 * low, 100 * high))
+    if found.from then
+      local others = 100 * (found.to.others - found.from.others) / math.max(1, found.to.all - found.from.all)
+      print(("Others used %.1f%% of the processors meanwhile%s."):format(others, s.clock == "real" and others > QUIET
+        and ": too much to judge the simulator by" or ""))
+    end
     print(("\nWhat was found: %d of %d figures are within what is allowed%s."):format(#rows - #missed, #rows,
       #missed == 0 and "" or "; missed:\n  " .. table.concat(missed, "\n  ")))
     if o.repeats == 1 then print "A p99 of one run has no known spread: its 5% are stricter than those of repeats." end
