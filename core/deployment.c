@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host.h"
 #include <lathe/router.h>
 
 enum { MAX_TENANTS = 256 };
@@ -205,8 +206,12 @@ int deployment_open(const struct deployment_params *params, struct deployment **
     d->producer = simulated ? producer : NULL;
     instance_attach(params->engine.parts.bus, params->engine.clock, producer); /* workers' first rows have times */
     bus_watch_open(&d->watch, params->engine.parts.bus, params->engine.clock, producer, params->hops);
+    if (simulated)
+        host_pack(1);
     while (status == LATHE_OK && d->count < replicas)
         status = add_replica(d, err);
+    if (simulated)
+        host_pack(0);
     d->wanted = d->count;
     if (status != LATHE_OK) {
         deployment_close(d);

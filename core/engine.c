@@ -4,12 +4,14 @@
 #include "engine_internal.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "host.h"
 
 static void *zeroed(size_t count, size_t each)
 {
-    return calloc(count ? count : 1, each);
+    size_t bytes;
+    return __builtin_mul_overflow(count ? count : 1, each, &bytes) ? NULL : host_take(bytes);
 }
 
 static uint32_t or_default(uint32_t value, uint32_t otherwise)
@@ -365,19 +367,19 @@ void engine_close(struct engine *e)
     if (e->model_context)
         e->model->context_destroy(e->model_context);
     attach(e, NULL, NULL);
-    free(e->ops.ops);
-    free(e->slots);
-    free(e->piece_slab);
-    free(e->live);
-    free(e->free_slots);
-    free(e->tried);
-    free(e->names);
-    free(e->entries);
-    free(e->plan.entries);
-    free(e->ranking.requests);
-    free(e->ranking.preempt);
-    free(e->probes);
-    free(e);
+    host_give(e->ops.ops);
+    host_give(e->slots);
+    host_give(e->piece_slab);
+    host_give(e->live);
+    host_give(e->free_slots);
+    host_give(e->tried);
+    host_give(e->names);
+    host_give(e->entries);
+    host_give(e->plan.entries);
+    host_give(e->ranking.requests);
+    host_give(e->ranking.preempt);
+    host_give(e->probes);
+    host_give(e);
 }
 
 int engine_swap_scheduler(struct engine *e, struct instance *next, struct lathe_error *err)

@@ -19,6 +19,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "engine.h"
 #include <lathe/batching.h>
@@ -39,25 +40,29 @@ struct output_queue {
     struct lathe_output *pieces;
 };
 
+/* What a step looks at of a request that decodes is in the first three cache lines. */
 struct live {
-    struct lathe_request req;       /* what plugins see */
+    _Alignas(64) struct lathe_request req; /* what plugins see */
+    uint64_t planned, refused;      /* in this plan; turned away by can_reserve: if it is engine's `fill_number` */
+    int64_t last_token_ns;
+    uint32_t forced;                /* exact output length, 0: free */
+    uint32_t live_at;               /* its place in the engine's list */
     _Atomic uint64_t id;            /* 0: the slot is free */
     atomic_bool cancelled;
     bool in_kv;                     /* the kvcache knows it */
-    uint64_t planned, refused;      /* in this plan; turned away by can_reserve: if it is engine's `fill_number` */
-    uint32_t live_at;               /* its place in the engine's list */
-    uint64_t tag;
-    uint32_t carried;               /* positions that came with it; 0 once they were lost */
     bool unread;                    /* no pieces: `ended` is told */
     bool ignore_eos;
+    uint32_t carried;               /* positions that came with it; 0 once they were lost */
+
+    uint64_t tag;
+    uint64_t barred;                /* gave its room to others in that begin, and gets none in it */
     bool own_sampling;              /* `sampling` was asked for, not the sampler's defaults */
     bool want_text;
     int32_t probe;                  /* 0: none, n: probes[n − 1] */
     uint32_t losses;                /* steps of its own that a worker died in */
     uint32_t undecoded;             /* newest tokens whose text is still owed */
-    uint32_t forced;                /* exact output length, 0: free */
     int finish_reason;
-    int64_t last_token_ns, span_from_ns;
+    int64_t span_from_ns;
     const char *span_cause;         /* why the present state was entered */
     int32_t *tokens;                /* into the engine's slab: context_tokens + 1 of them */
     struct lathe_sampling sampling;
@@ -69,6 +74,7 @@ struct live {
     char correlation_id[NAME_BYTES], prompt_sha256[65];
     char error[ERROR_BYTES];
 };
+_Static_assert(offsetof(struct live, tag) <= 192, "a decoding request's part of struct live takes three cache lines");
 
 /* One entry of the step under way, after all checks. */
 struct step_entry {
@@ -145,6 +151,8 @@ struct engine {
     uint32_t entry_count;
     uint32_t promised_blocks;
     uint64_t fill_number;    /* of the plan: marks of an older one are void */
+    uint64_t begins;         /* of engine_begin, from 1 on */
+    bool barring;            /* in this one, somebody is barred */
     uint32_t refused_running;
     struct live **tried;     /* let into the KV cache to be asked about, not planned yet; (max_requests) */
     uint32_t tried_count;

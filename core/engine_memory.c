@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Room in the KV pool. Memory pressure has one path: batching asks can_reserve, the
  * kvcache evicts within its policy, and when a running request still gets no room the
- * scheduler names a victim, which the engine swaps out or lets recompute. */
+ * scheduler names a victim, which the engine swaps out or lets recompute.
+ *
+ * A victim gets nothing in the step that it lost its place in, whatever the ranking says: those
+ * who run use the room at least once. Otherwise a policy that names last whom it ranks first would
+ * give it its own room back, step after step, and nobody would ever get on. */
 #include "engine_internal.h"
 
 static void refuse(struct engine *e, struct live *live)
@@ -33,6 +37,8 @@ int memory_can_reserve(void *self, const struct lathe_request *req, uint32_t tok
 {
     struct engine *e = self;
     struct live *live = live_of(e, req);
+    if (e->barring && live->barred == e->begins)
+        return 0;
     if (!live->in_kv && (e->kv->cached_prefix || !let_in(e, live))) {
         /* A cache that shares prefixes has let in as many as a batch can hold: not this step. */
         refuse(e, live);
@@ -139,6 +145,10 @@ bool memory_make_room(struct engine *e, int64_t now_ns)
     if (!victim)
         return false; /* it waits for the others */
     memory_preempt(e, victim, "out of KV blocks", now_ns);
+    if (e->running_count > 0) {
+        victim->barred = e->begins;
+        e->barring = true;
+    }
     return true;
 }
 

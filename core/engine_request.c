@@ -554,7 +554,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
     live->decode = (struct lathe_decode_state){ 0 };
     live->losses = live->undecoded = 0;
     live->in_kv = false;
-    live->planned = live->refused = 0;
+    live->planned = live->refused = live->barred = 0;
     live->finish_reason = LATHE_FINISH_NONE;
     live->last_token_ns = -1;
     live->span_from_ns = now;

@@ -109,6 +109,8 @@ static int rank(struct engine *e, int64_t now_ns, struct lathe_error *err)
 
     for (uint32_t i = 0; i < ranking->preempt_count; i++)
         memory_preempt(e, live_of(e, ranking->preempt[i]), "scheduler", now_ns);
+    if (ranking->preempt_count > 0)
+        step_look(e, now_ns); /* fewer run, and batching must not count on them */
 
     uint32_t kept = 0;
     for (uint32_t i = 0; i < ranking->count; i++) {
@@ -152,7 +154,8 @@ static int check_plan(struct engine *e, struct lathe_error *err)
     return LATHE_OK;
 }
 
-/* Fill the plan, preempting until no running request that should go lacks room. */
+/* Fill the plan, preempting until no running request that should go lacks room. Where nobody else
+ * can go, whoever gave its room away may have it back. */
 static int fill(struct engine *e, int64_t now_ns, struct lathe_error *err)
 {
     for (uint32_t tries = 0; tries <= e->params.max_requests; tries++) {
@@ -162,8 +165,11 @@ static int fill(struct engine *e, int64_t now_ns, struct lathe_error *err)
         int status = call_local(e, e->fill, err);
         if (status != LATHE_OK || (status = check_plan(e, err)) != LATHE_OK)
             return status;
-        if (!memory_make_room(e, now_ns))
-            break;
+        if (!memory_make_room(e, now_ns)) {
+            if (e->plan.count > 0 || !e->barring)
+                break;
+            e->barring = false;
+        }
         step_look(e, now_ns);
         if ((status = rank(e, now_ns, err)) != LATHE_OK)
             return status;
@@ -175,7 +181,7 @@ static int fill(struct engine *e, int64_t now_ns, struct lathe_error *err)
  * first can never get room, and would wait forever. */
 static bool fail_hopeless(struct engine *e, int64_t now_ns)
 {
-    if (e->ranking.count == 0 || e->ranking.wake_ns != INT64_MAX || e->plan.wake_ns != INT64_MAX || e->view.running > 0)
+    if (e->ranking.count == 0 || e->ranking.wake_ns != INT64_MAX || e->plan.wake_ns != INT64_MAX || e->running_count > 0)
         return false;
     for (uint32_t i = 0; i < e->ranking.count; i++) {
         struct live *live = live_of(e, e->ranking.requests[i]);
@@ -257,6 +263,8 @@ int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns
     *state = ENGINE_IDLE;
     *until_ns = INT64_MAX;
     row->start_ns = e->now_ns = now_ns;
+    e->begins++;
+    e->barring = false;
 
     expire(e, now_ns);
     if (e->params.watch)
@@ -449,7 +457,8 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
     e->stats.steps++;
     record_rows(e, sampled);
     host_context_drain(e->params.parts.model->context); /* figures that its worker recorded */
-    host_context_drain(e->params.parts.sampler->context);
+    if (!e->picks)
+        host_context_drain(e->params.parts.sampler->context);
     if (status == LATHE_ELOST) {
         health_lost(e, why.message, sampled);
         return LATHE_OK;

@@ -63,10 +63,21 @@ static void table_set_thread_roles(void *context, uint32_t roles)
  * fewer look-ups of addresses, and a speed that doesn't hang on where the small ones came to lie. */
 struct piece {
     void *base;
-    size_t mapped; /* bytes to unmap; 0: from calloc */
+    size_t mapped; /* bytes to unmap; 0: from calloc; PACKED: base is its pack */
 };
 
-enum { HUGE_PAGE = 2 << 20, LARGE_PIECE = 4 << 20 };
+enum { HUGE_PAGE = 2 << 20, LARGE_PIECE = 4 << 20, PACK_BYTES = 8 << 20, PACKED_PIECE = 256 << 10 };
+
+#define PACKED SIZE_MAX
+
+/* Where pieces lie side by side while host_pack is on. It goes with the last of them. */
+struct pack {
+    size_t mapped, used, pieces;
+};
+
+static pthread_mutex_t pack_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct pack *open_pack; /* the one that is being filled */
+static int packing;
 
 static _Atomic int64_t fail_after = -1;
 static _Atomic uint64_t allocations, live;
@@ -119,6 +130,55 @@ static char *map_large(size_t total, size_t *mapped)
     return base;
 }
 
+void host_pack(int on)
+{
+    pthread_mutex_lock(&pack_lock);
+#ifndef __SANITIZE_ADDRESS__ /* which looks better at pieces that lie apart */
+    packing += on ? 1 : -1;
+#endif
+    if (packing == 0 && open_pack && open_pack->pieces == 0)
+        munmap(open_pack, open_pack->mapped), open_pack = NULL;
+    pthread_mutex_unlock(&pack_lock);
+    (void)on;
+}
+
+/* NULL: not now, or too large. Pages come zeroed, and none is used twice. */
+static char *pack_take(size_t total, void **pack)
+{
+    char *piece = NULL;
+    total = (total + 63) & ~(size_t)63;
+    if (total > PACKED_PIECE)
+        return NULL;
+    pthread_mutex_lock(&pack_lock);
+    if (packing && (!open_pack || open_pack->used + total > open_pack->mapped)) {
+        size_t mapped;
+        struct pack *fresh = (struct pack *)(void *)map_large(PACK_BYTES, &mapped);
+        if (fresh) {
+            fresh->mapped = mapped;
+            fresh->used = (sizeof *fresh + 63) & ~(size_t)63;
+        }
+        open_pack = fresh;
+    }
+    if (packing && open_pack) {
+        piece = (char *)open_pack + open_pack->used;
+        open_pack->used += total;
+        open_pack->pieces++;
+        *pack = open_pack;
+    }
+    pthread_mutex_unlock(&pack_lock);
+    return piece;
+}
+
+static void pack_give(struct pack *pack)
+{
+    pthread_mutex_lock(&pack_lock);
+    if (--pack->pieces == 0 && !(packing && pack == open_pack)) {
+        open_pack = pack == open_pack ? NULL : open_pack;
+        munmap(pack, pack->mapped);
+    }
+    pthread_mutex_unlock(&pack_lock);
+}
+
 static void *table_alloc(void *context, size_t bytes, size_t align)
 {
     size_t total;
@@ -129,13 +189,16 @@ static void *table_alloc(void *context, size_t bytes, size_t align)
         total > PTRDIFF_MAX)
         return NULL;
     size_t mapped = 0;
-    char *base = total < LARGE_PIECE ? calloc(1, total) : map_large(total, &mapped);
+    void *pack = NULL;
+    char *base = pack_take(total, &pack);
+    if (!base)
+        base = total < LARGE_PIECE ? calloc(1, total) : map_large(total, &mapped);
     if (!base)
         return NULL;
     uintptr_t at = ((uintptr_t)base + sizeof(struct piece) + align - 1) & ~(uintptr_t)(align - 1);
     struct piece *piece = (struct piece *)(void *)(base + (at - (uintptr_t)base)) - 1;
-    piece->base = base;
-    piece->mapped = mapped;
+    piece->base = pack ? pack : base;
+    piece->mapped = pack ? PACKED : mapped;
     atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     return piece + 1;
@@ -148,10 +211,22 @@ static void table_free(void *context, void *memory)
         return;
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
     struct piece piece = ((struct piece *)memory)[-1];
-    if (piece.mapped)
+    if (piece.mapped == PACKED)
+        pack_give(piece.base);
+    else if (piece.mapped)
         munmap(piece.base, piece.mapped);
     else
         free(piece.base);
+}
+
+void *host_take(size_t bytes)
+{
+    return table_alloc(NULL, bytes, 64);
+}
+
+void host_give(void *memory)
+{
+    table_free(NULL, memory);
 }
 
 /* --- log, clock, figures ----------------------------------------------------------- */

@@ -32,6 +32,16 @@ struct host_metric {
 int host_context_metrics(const struct host_context *context);
 struct host_metric host_context_metric(const struct host_context *context, int number);
 
+/* What is allocated between host_pack(1) and host_pack(0), by a plugin or by host_take, and is not
+ * large, lies side by side in huge pages. For the replicas of a simulation: a thousand of them, each
+ * with two dozen small arrays, make a step wait for the look-up of addresses more than for anything
+ * else. Nothing of it is used again before all that lies beside it was freed, so it is for what lives
+ * as long as its replica. [main] */
+void host_pack(int on);
+/* As a plugin's alloc: zeroed, for 64 bytes aligned, NULL when there is none. */
+void *host_take(size_t bytes);
+void host_give(void *memory); /* NULL is ignored */
+
 /* Bits of enum lathe_thread for the calling thread. A thread that never said has, if it is
  * the process's first, all of them (the simple single-threaded face), else LOADER and WORKER. */
 void host_set_thread_roles(uint32_t roles);

@@ -51,6 +51,7 @@ int instance_of_entry(const struct registry_entry *entry, const struct option_se
     int rc = options_resolve(entry->kind, owner, plugin->options, plugin->option_count, settings, setting_count,
                              &whole->values, err);
     if (rc == LATHE_OK) {
+        made->values = whole->values;
         made->options_json = options_json(plugin->options, whole->values, plugin->option_count);
         made->context = host_context_create(owner, NULL, &made->host);
         if (!made->options_json || !made->context)

@@ -212,6 +212,7 @@ static void read_class(lua_State *L, int table, const char *what, struct workloa
     c->output = length_field(L, table, "output");
     c->prediction = choice(L, table, what, "prediction", predictions);
     c->noise = lua_field_number(L, table, what, "noise", 0, 20, 0);
+    c->bias = lua_field_number(L, table, what, "bias", -20, 20, 0);
     c->priority = (int32_t)lua_field_integer(L, table, what, "priority", INT32_MIN, INT32_MAX, 0);
     c->weight = lua_field_weight(L, table, what);
     c->slo_ttft_ns = lua_field_seconds(L, table, what, "ttft", 0);

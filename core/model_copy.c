@@ -6,29 +6,26 @@
 
 #include <stdio.h>
 
-#include <jansson.h>
-
-/* The options of an instance as a person would have written them; one left empty stays unsaid. */
+/* The options of an instance as a person wrote them. What nobody set stays unset, for a plugin may tell
+ * the two apart: a default gives way to model/sim's profile, a value does not. */
 static int stage_of(const struct instance *instance, struct stage *stage, struct lathe_error *err)
 {
-    const char *name;
-    json_t *value, *options = instance->options_json ? json_loads(instance->options_json, 0, NULL) : NULL;
+    const struct lathe_plugin *plugin = instance->plugin;
     int status = stage_choose(stage, instance->entry->kind, instance->entry->name, err);
-    json_object_foreach(options, name, value) {
-        char text[64];
-        const char *written = text;
-        if (json_is_string(value))
-            written = json_string_value(value);
-        else if (json_is_integer(value))
-            snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
-        else if (json_is_real(value))
-            snprintf(text, sizeof text, "%.17g", json_real_value(value));
-        else
-            snprintf(text, sizeof text, "%s", json_is_true(value) ? "true" : "false");
-        if (!status && *written)
-            status = stage_set(stage, name, written, err);
+    for (uint32_t i = 0; i < plugin->option_count && !status; i++) {
+        const struct lathe_option_value *value = &instance->values[i];
+        char number[64];
+        const char *text = number;
+        if (value->is_default)
+            continue;
+        switch (value->type) {
+        case LATHE_OPTION_INTEGER: snprintf(number, sizeof number, "%lld", (long long)value->integer); break;
+        case LATHE_OPTION_NUMBER: snprintf(number, sizeof number, "%.17g", value->number); break;
+        case LATHE_OPTION_BOOLEAN: snprintf(number, sizeof number, "%s", value->integer ? "true" : "false"); break;
+        default: text = value->text;
+        }
+        status = stage_set(stage, plugin->options[i].name, text, err);
     }
-    json_decref(options);
     return status;
 }
 

@@ -42,14 +42,17 @@ static json_t *absolute(const char *path)
     return json_string(realpath(path, resolved) ? resolved : path);
 }
 
-/* The instance's options as used, paths of files that are there made absolute. NULL: no memory. */
+/* The instance's options as somebody set them, paths of files that are there made absolute: what nobody
+ * set is the worker's plugin's own default again, and known as that. NULL: no memory. */
 static json_t *options_of(const struct instance *instance)
 {
     json_t *options = json_loads(instance->options_json, 0, NULL);
     for (uint32_t i = 0; options && i < instance->plugin->option_count; i++) {
         const struct lathe_option *option = &instance->plugin->options[i];
         const char *text = json_string_value(json_object_get(options, option->name));
-        if (option->type == LATHE_OPTION_PATH && text && *text &&
+        if (instance->values[i].is_default)
+            json_object_del(options, option->name);
+        else if (option->type == LATHE_OPTION_PATH && text && *text &&
             json_object_set_new(options, option->name, absolute(text)) != 0) {
             json_decref(options);
             options = NULL;

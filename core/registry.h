@@ -56,6 +56,7 @@ struct instance {
     void *self;
     struct lathe_host host;
     char *options_json;  /* every option's value as used: {"block_tokens": 16, …} */
+    const struct lathe_option_value *values; /* the same, (plugin->option_count): also which nobody set */
     struct host_context *context;
 };
 

@@ -16,6 +16,7 @@ struct simulation {
     struct clock *clock;
     struct event_heap heap;
     bool *busy, *down;             /* by replica */
+    int64_t *down_until_ns, *slow_until_ns; /* the end of the fault that counts; likewise */
     uint32_t replicas;
     bool conserving;
 
@@ -32,7 +33,7 @@ struct simulation {
 
     struct split *split;           /* NULL: every replica does both */
 
-    struct simulated_fault *faults; /* by time; an end of a fault is one with for_ns 0 and kind negative */
+    struct simulated_fault *faults; /* by time; the end of a fault is one of negative kind */
     size_t fault, fault_count;
 
     struct figures *figures;
@@ -62,10 +63,13 @@ static void drop_memory(struct simulation *s)
     split_close(s->split);
     free(s->busy);
     free(s->down);
+    free(s->down_until_ns);
+    free(s->slow_until_ns);
     free(s->ready);
     free(s->held);
     free(s->faults);
-    s->busy = s->down = NULL, s->ready = NULL, s->held = NULL, s->faults = NULL, s->split = NULL;
+    s->busy = s->down = NULL, s->down_until_ns = s->slow_until_ns = s->ready = NULL, s->held = NULL, s->faults = NULL;
+    s->split = NULL;
 }
 
 void simulate_close(struct simulation *s)
@@ -338,12 +342,24 @@ static int finish(struct simulation *s, uint32_t replica, struct lathe_error *er
 
 /* ── faults ─────────────────────────────────────────────────────────────────────────── */
 
+/* At one instant what lasted ends before anything begins, and what lasts no time ends after it began. */
+static int rank_of(const struct simulated_fault *f)
+{
+    return f->kind > 0 ? 1 : f->for_ns > 0 ? 0 : 2;
+}
+
 static int by_time(const void *a, const void *b)
 {
     const struct simulated_fault *x = a, *y = b;
     if (x->at_ns != y->at_ns)
         return x->at_ns < y->at_ns ? -1 : 1;
-    return (x->replica > y->replica) - (x->replica < y->replica);
+    if (rank_of(x) != rank_of(y))
+        return rank_of(x) - rank_of(y);
+    if (x->replica != y->replica)
+        return x->replica < y->replica ? -1 : 1;
+    if (x->kind != y->kind)
+        return x->kind - y->kind;
+    return (x->for_ns > y->for_ns) - (x->for_ns < y->for_ns);
 }
 
 /* Each fault that lasts becomes two events. */
@@ -375,9 +391,17 @@ static int strike(struct simulation *s, const struct simulated_fault *f, struct 
     const int64_t now = clock_now(s->clock);
     int status = LATHE_OK;
     switch (f->kind) {
-    case FAULT_SLOW: engine_set_slowness(engine, f->factor); break;
-    case -FAULT_SLOW: engine_set_slowness(engine, 1.0); break;
-    case -FAULT_DIES:
+    case FAULT_SLOW: /* of several the latest to begin counts */
+        engine_set_slowness(engine, f->factor);
+        s->slow_until_ns[f->replica] = now + f->for_ns;
+        break;
+    case -FAULT_SLOW:
+        if (now == s->slow_until_ns[f->replica])
+            engine_set_slowness(engine, 1.0);
+        break;
+    case -FAULT_DIES: /* the end of a death that was ignored says nothing */
+        if (!s->down[f->replica] || now != s->down_until_ns[f->replica])
+            return LATHE_OK;
         s->down[f->replica] = false;
         deployment_set_ready(s->params->deployment, f->replica, 1);
         heap_set(&s->heap, f->replica, now, EVENT_BEGIN);
@@ -393,6 +417,7 @@ static int strike(struct simulation *s, const struct simulated_fault *f, struct 
         s->busy[f->replica] = false;
         deployment_refresh(s->params->deployment, f->replica);
         s->down[f->replica] = f->kind == FAULT_DIES;
+        s->down_until_ns[f->replica] = now + f->for_ns;
         if (f->kind == FAULT_DIES)
             deployment_set_ready(s->params->deployment, f->replica, 0);
         heap_set(&s->heap, f->replica, f->kind == FAULT_DIES ? INT64_MAX : now, EVENT_BEGIN);
@@ -463,8 +488,10 @@ static int prepare(struct simulation *s, struct lathe_error *err)
     s->conserving = engine_is_work_conserving(deployment_engine(p->deployment, 0));
     s->busy = calloc(s->replicas, sizeof *s->busy);
     s->down = calloc(s->replicas, sizeof *s->down);
+    s->down_until_ns = calloc(s->replicas, sizeof *s->down_until_ns);
+    s->slow_until_ns = calloc(s->replicas, sizeof *s->slow_until_ns);
     s->ready = calloc(p->concurrency ? p->concurrency : 1, sizeof *s->ready);
-    if (!s->busy || !s->down || !s->ready)
+    if (!s->busy || !s->down || !s->down_until_ns || !s->slow_until_ns || !s->ready)
         return lathe_fail(err, LATHE_ENOMEM, "no memory to simulate %u replicas", s->replicas);
     int status = heap_open(&s->heap, s->replicas, err);
     if (status == LATHE_OK && p->split)

@@ -42,6 +42,9 @@ static int check_class(const struct workload_params *p, size_t i, struct lathe_e
     if (c->prediction == WORKLOAD_NOISY && !(c->noise >= 0 && c->noise <= 20))
         return lathe_fail(err, LATHE_EINVAL, "class %zu's prediction has a noise of %g, but it should be 0 to 20", i + 1,
                           c->noise);
+    if (c->prediction == WORKLOAD_NOISY && !(c->bias >= -20 && c->bias <= 20))
+        return lathe_fail(err, LATHE_EINVAL, "class %zu's prediction has a bias of %g, but it should be -20 to 20", i + 1,
+                          c->bias);
     if (c->slo_ttft_ns < 0 || c->slo_tpot_ns < 0 || c->deadline_ns < 0)
         return lathe_fail(err, LATHE_EINVAL, "class %zu's targets and deadline should be 0 (none) or a time ahead", i + 1);
     return LATHE_OK;
@@ -195,7 +198,8 @@ static uint32_t predict(const struct workload *w, uint32_t class_number, uint32_
     struct workload_key key = { w->params.seed_predictions, WORKLOAD_STREAM_PREDICTIONS, LATHE_RANDOM_NOISE };
     switch (c->prediction) {
     case WORKLOAD_TRUE: return output;
-    case WORKLOAD_NOISY: return workload_length_cut(&any, output * exp(c->noise * workload_normal(key, number)));
+    case WORKLOAD_NOISY:
+        return workload_length_cut(&any, output * exp(c->bias + c->noise * workload_normal(key, number)));
     case WORKLOAD_MEAN: return workload_length_cut(&any, w->means[class_number]);
     default: return 0;
     }

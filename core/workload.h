@@ -42,7 +42,7 @@ struct workload_length {
 enum workload_prediction {
     WORKLOAD_UNPREDICTED, /* policies are told nothing (0) */
     WORKLOAD_TRUE,        /* the output's length */
-    WORKLOAD_NOISY,       /* times exp(N(0, noise²)): how wrong real predictors are */
+    WORKLOAD_NOISY,       /* times exp(N(bias, noise²)): how wrong real predictors are */
     WORKLOAD_MEAN,        /* the mean of its class, for all of it alike */
 };
 
@@ -52,7 +52,7 @@ struct workload_class {
     double share;              /* of the requests, relative to the other classes */
     struct workload_length prompt, output;
     int prediction;            /* enum workload_prediction */
-    double noise;
+    double noise, bias;        /* of NOISY: sigma and mean of the error's logarithm; bias < 0 predicts too short */
     int32_t priority;
     uint32_t weight;           /* of the tenant, thousandths; 0: 1000 */
     int64_t slo_ttft_ns, slo_tpot_ns, deadline_ns; /* 0: none; the deadline counts from the arrival */

@@ -254,9 +254,12 @@ static int admit(void *self, const struct lathe_request *req, uint32_t *cached, 
     return status;
 }
 
-/* Is the block that the next position goes into one that others look at too? */
+/* Is the block that the next position goes into one that others look at too? While no block is
+ * shared, that is known without a look at table and references. */
 static int must_copy(struct paged *p, const struct slot *s, uint32_t tokens)
 {
+    if (atomic_load_explicit(&p->shared, memory_order_relaxed) == 0)
+        return 0;
     uint32_t block = s->filled / p->block_tokens;
     return tokens > s->filled && block < s->count && p->references[table_of(p, s)[block]] > 1;
 }
@@ -277,10 +280,11 @@ static uint32_t blocks_available(void *self)
     return p->free_count;
 }
 
-/* Drops that wait go out with whatever operations there is room for, `keep` left free. */
-static void emit_drops(struct paged *p, struct lathe_kv_ops *ops, uint32_t most, uint32_t keep)
+/* Drops that wait go out with other operations; few at a time, since what is left of the list may be
+ * needed to bring somebody in. */
+static void emit_drops(struct paged *p, struct lathe_kv_ops *ops, uint32_t most)
 {
-    while (p->drop_count && most-- && ops->count + keep < ops->capacity) {
+    while (p->drop_count && most-- && ops->count < ops->capacity) {
         struct range *r = &p->drops[p->drop_first];
         ops->ops[ops->count++] = (struct lathe_kv_op){ .kind = LATHE_KV_DROP, .handle = r->handle++ };
         if (--r->count == 0) {
@@ -329,7 +333,7 @@ static int reserve(void *self, const struct lathe_request *req, uint32_t tokens,
             table[i] = block_take(p);
         count_tokens(p, s, want, s->filled);
     }
-    emit_drops(p, ops, LATHE_KV_OPS_PER_CALL - 1, 0);
+    emit_drops(p, ops, LATHE_KV_OPS_PER_CALL - 1);
     return LATHE_OK;
 }
 
@@ -442,7 +446,6 @@ static int swap_out(void *self, const struct lathe_request *req, struct lathe_kv
     count = blocks_for(p, s->filled);
     if (ops->capacity - ops->count < count)
         return too_few_ops(req, count, err);
-    emit_drops(p, ops, UINT32_MAX, count);
     if (count && p->swapped_requests + p->drop_count >= p->max_requests)
         return lathe_fail(err, LATHE_EFULL, "kvcache paged: %u swapped blocks' ranges wait to be dropped; recompute "
                           "request %llu instead", p->drop_count, (unsigned long long)req->id);

@@ -9,46 +9,79 @@
 -- row the more there are), and attention, which reads each row's past: tokens × past for prefill,
 -- the sum of contexts for decode. No coefficient is negative: a step that gets quicker with more
 -- work in it is noise, and a simulation that believed it would be absurd. Hence non-negative least
--- squares (Lawson and Hanson 1974, chapter 23), on the 6 × 6 normal equations of columns scaled to
--- norm 1. With weights 1 / duration² (the default) relative errors count, so that short steps are
--- fitted as well as long ones.
+-- squares (lathe.nnls), on the normal equations of columns scaled to norm 1. With weights 1 / duration²
+-- (the default) relative errors count, so that short steps are fitted as well as long ones.
+--
+-- That is the form "line". Real kernels are no line (cost.h of model/sim shows one): the form "tables"
+-- has no step_us, prefill_us and padding_us but tables by the rows of the step and by its outputs,
+-- lathe.calibrate_tables. It leaves out steps that something disturbed (see `undisturbed`), since a
+-- table's entry leans on a few steps.
 --
 -- Intervals: bootstrap over blocks of consecutive steps, since neighbours share what disturbs them.
 --
 --   local rows = calibrate.rows(db, { 3 })              -- of runs 3
---   local fit  = calibrate.fit(rows, { weights = "relative", floor = false })
+--   local fit  = calibrate.fit(rows, { weights = "relative", form = "line", floor = false })
 --   fit.coefficients.prefill_us, fit.noise, fit.residuals[1].median, fit.intervals.prefill_us.low
 --   calibrate.write("x.profile", fit, { "machine: …" })
 local check  = require "lathe.check"
 local core   = require "lathe.core"
+local nnls   = require "lathe.nnls"
 local random = require "lathe.random"
 local stats  = require "lathe.stats"
+local tables = require "lathe.calibrate_tables"
 
-local calibrate = {}
+local calibrate = { nnls = nnls }
 
--- Coefficients by the names that a cost profile has; `per` of the column's unit.
-local COLUMNS <const> = {
+-- Coefficients by the names that a cost profile has; of the form "tables" those marked.
+local LINE <const> = {
   { name = "step_us",            of = function() return 1 end },
   { name = "prefill_us",         of = function(r) return r.prefill_tokens end },
-  { name = "prefill_context_ns", of = function(r) return r.prefill_token_context / 1000 end },
-  { name = "decode_us",          of = function(r) return r.decode_tokens end },
-  { name = "decode_context_ns",  of = function(r) return r.decode_context_tokens / 1000 end },
+  { name = "prefill_context_ns", of = function(r) return r.prefill_token_context / 1000 end, tables = true },
+  { name = "decode_us",          of = function(r) return r.decode_tokens end, tables = true },
+  { name = "decode_context_ns",  of = function(r) return r.decode_context_tokens / 1000 end, tables = true },
   { name = "padding_us",         of = function(r) return r.padding_tokens end },
 }
 calibrate.names = { "step_us", "floor_us", "prefill_us", "prefill_context_ns", "decode_us", "decode_context_ns", "padding_us", "noise" }
 
-local N <const> = #COLUMNS
 local BLOCKS <const>, RESAMPLES <const>, STREAM <const> = 200, 400, 11
+local AT_ONCE_NS <const> = 300000 -- longer gaps between steps are idleness
 
 -- ── rows ───────────────────────────────────────────────────────────────────────────────
 
 -- Steps of these runs (nil: all of the database) as { duration_us, prefill_tokens, … }, in order.
-function calibrate.rows(db, runs)
+-- wishes: `skip`: without the first so many of each run, in which memory is touched for the first
+-- time; `gaps`: a duration goes on to the start of the step after it where that follows at once, as
+-- a simulation's does. One row with something before it counts as decoding, as with model/sim.
+-- `outputs` are the rows that gave a token; where a run has no rows of who was in its steps, its requests.
+function calibrate.rows(db, runs, wishes)
+  wishes = wishes or {}
+  check.fields("calibrate.rows", wishes, { "skip", "gaps" })
   local ids = {}
   for i, id in ipairs(runs or {}) do ids[i] = ("%d"):format(id) end
-  return db:query(([[select (end_ns - start_ns) / 1000.0 as duration_us, prefill_tokens, prefill_token_context, decode_tokens,
-      decode_context_tokens, padding_tokens from step where end_ns > start_ns %s order by run_id, id]])
-    :format(#ids > 0 and ("and run_id in (%s)"):format(table.concat(ids, ", ")) or ""))
+  local rows = db:query(([[
+    with member as (
+      select m.run_id, m.step_id, m.phase = 'decode' or m.first_position + m.tokens >= q.prompt_tokens as output,
+             m.phase = 'prefill' and m.tokens = 1 and m.first_position > 0 as single, m.first_position as past
+      from step_request m join request q on q.run_id = m.run_id and q.id = m.request_id
+    ), company as (
+      select run_id, step_id, sum(output) as outputs, sum(single) as singles, sum(single * past) as singles_past
+      from member group by run_id, step_id
+    )
+    select (s.end_ns - s.start_ns) / 1000.0 as duration_us, s.prefill_tokens - ifnull(c.singles, 0) as prefill_tokens,
+           s.prefill_token_context - ifnull(c.singles_past, 0) as prefill_token_context,
+           s.decode_tokens + ifnull(c.singles, 0) as decode_tokens,
+           s.decode_context_tokens + ifnull(c.singles_past + c.singles, 0) as decode_context_tokens,
+           s.padding_tokens, ifnull(c.outputs, s.requests) as outputs,
+           lead(s.start_ns) over of_run - s.end_ns as gap_ns, row_number() over of_run as number
+    from step s left join company c on c.run_id = s.run_id and c.step_id = s.id
+    where s.end_ns > s.start_ns %s window of_run as (partition by s.run_id, s.replica order by s.id) order by s.run_id, s.id]])
+    :format(#ids > 0 and ("and s.run_id in (%s)"):format(table.concat(ids, ", ")) or ""))
+  local kept = {}
+  for _, row in ipairs(rows) do
+    if wishes.gaps and row.gap_ns and row.gap_ns < AT_ONCE_NS then row.duration_us = row.duration_us + row.gap_ns / 1000 end
+    if row.number > (wishes.skip or 0) then kept[#kept + 1] = row end
+  end
+  return kept
 end
 
 local function kind_of(row)
@@ -58,74 +91,16 @@ end
 
 -- ── least squares ──────────────────────────────────────────────────────────────────────
 
--- G x = h over the columns in `set`, by elimination with pivots; nil when they depend on each other.
-local function solve(G, h, set)
-  local list = {}
-  for j = 1, N do if set[j] then list[#list + 1] = j end end
-  local m = {}
-  for r, i in ipairs(list) do
-    m[r] = { [#list + 1] = h[i] }
-    for c, j in ipairs(list) do m[r][c] = G[i][j] end
-  end
-  for c = 1, #list do
-    local best = c
-    for r = c + 1, #list do if math.abs(m[r][c]) > math.abs(m[best][c]) then best = r end end
-    if math.abs(m[best][c]) < 1e-10 then return nil end
-    m[c], m[best] = m[best], m[c]
-    for r = 1, #list do
-      local f = r ~= c and m[r][c] / m[c][c] or 0
-      if f ~= 0 then for k = c, #list + 1 do m[r][k] = m[r][k] - f * m[c][k] end end
-    end
-  end
-  local x = {}
-  for j = 1, N do x[j] = 0 end
-  for r, j in ipairs(list) do x[j] = m[r][#list + 1] / m[r][r] end
-  return x
-end
-
--- The x ≥ 0 that minimises x'Gx − 2h'x. G has a diagonal of ones, or zeros for absent columns.
-function calibrate.nnls(G, h)
-  local x, set, barred = {}, {}, {}
-  for j = 1, N do x[j], barred[j] = 0, G[j][j] == 0 end
-  local scale = 0
-  for j = 1, N do scale = math.max(scale, math.abs(h[j])) end
-  for _ = 1, 10 * N do -- each round adds the column that helps most
-    local best, slope = nil, 1e-9 * scale
-    for j = 1, N do
-      local w = h[j]
-      for k = 1, N do w = w - G[j][k] * x[k] end
-      if not set[j] and not barred[j] and w > slope then best, slope = j, w end
-    end
-    if not best then break end
-    set[best] = true
-    while true do -- and those that would become negative leave, one by one
-      local s = solve(G, h, set)
-      if not s then
-        set[best], barred[best] = nil, true
-        break
-      end
-      local alpha, leaves = 1, nil
-      for j = 1, N do
-        if set[j] and s[j] <= 0 and x[j] / (x[j] - s[j]) < alpha then alpha, leaves = x[j] / (x[j] - s[j]), j end
-      end
-      for j = 1, N do x[j] = x[j] + alpha * (s[j] - x[j]) end
-      if not leaves then break end
-      x[leaves], set[leaves] = 0, nil
-    end
-  end
-  return x
-end
-
 -- Sums over rows from … to of one block, flat: the upper triangle of A'WA, then A'Wb.
-local function sums(rows, from, to, relative, uses)
-  local total = {}
+local function sums(columns, rows, from, to, relative, uses)
+  local N <const>, total = #columns, {}
   for i = 1, N * (N + 1) // 2 + N do total[i] = 0 end
   for r = from, to do
     local row = rows[r]
     if not uses or uses[r] then
       local w = relative and 1 / (row.duration_us * row.duration_us) or 1
       local a, at = {}, 0
-      for j = 1, N do a[j] = COLUMNS[j].of(row) end
+      for j = 1, N do a[j] = columns[j].of(row) end
       for i = 1, N do
         for j = i, N do
           at = at + 1
@@ -139,7 +114,8 @@ local function sums(rows, from, to, relative, uses)
 end
 
 -- Coefficients from such sums.
-local function coefficients(total)
+local function coefficients(columns, total)
+  local N <const> = #columns
   local G, h, norm, at = {}, {}, {}, 0
   for i = 1, N do G[i] = {} end
   for i = 1, N do
@@ -153,8 +129,12 @@ local function coefficients(total)
     for j = 1, N do G[i][j] = norm[i] > 0 and norm[j] > 0 and G[i][j] / (norm[i] * norm[j]) or 0 end
     h[i] = norm[i] > 0 and total[at + i] / norm[i] or 0
   end
-  local x, result = calibrate.nnls(G, h), { floor_us = 0 }
-  for j = 1, N do result[COLUMNS[j].name] = norm[j] > 0 and x[j] / norm[j] or 0 end
+  local x, result = nnls(G, h), { floor_us = 0 }
+  for _, column in ipairs(LINE) do result[column.name] = 0 end
+  for j, column in ipairs(columns) do
+    local value = norm[j] > 0 and x[j] / norm[j] or 0
+    if column.at then tables.put(result, column, value) else result[column.name] = value end
+  end
   return result
 end
 
@@ -162,8 +142,8 @@ end
 
 -- Microseconds that a step with these contents takes.
 function calibrate.predict(c, row)
-  local us = 0
-  for j = 1, N do us = us + c[COLUMNS[j].name] * COLUMNS[j].of(row) end
+  local us = c.rows_us and tables.predict(c, row) or 0
+  for _, column in ipairs(LINE) do us = us + c[column.name] * column.of(row) end
   return math.max(us, c.floor_us)
 end
 
@@ -189,8 +169,8 @@ local function with_floor(rows, plain, relative)
         uses[i] = row.duration_us > 1.1 * floor
         count = count + (uses[i] and 1 or 0)
       end
-      if count < 2 * N then break end
-      c = coefficients(sums(rows, 1, #rows, relative, uses))
+      if count < 2 * #LINE then break end
+      c = coefficients(LINE, sums(LINE, rows, 1, #rows, relative, uses))
       c.floor_us = floor
       local below = {} -- the floor is where those stand whose line is lower
       for _, row in ipairs(rows) do if calibrate.predict(c, row) <= floor then below[#below + 1] = row.duration_us end end
@@ -233,7 +213,7 @@ end
 
 local function bootstrap(rows, relative, seed)
   local count, blocks = math.min(BLOCKS, #rows), {}
-  for b = 1, count do blocks[b] = sums(rows, (b - 1) * #rows // count + 1, b * #rows // count, relative) end
+  for b = 1, count do blocks[b] = sums(LINE, rows, (b - 1) * #rows // count + 1, b * #rows // count, relative) end
   local found, intervals = {}, {}
   for r = 1, RESAMPLES do
     local total = {}
@@ -242,9 +222,9 @@ local function bootstrap(rows, relative, seed)
       local block = blocks[random.index(count, seed, random.USER, STREAM, (r - 1) * count + b)]
       for i = 1, #total do total[i] = total[i] + block[i] end
     end
-    found[r] = coefficients(total)
+    found[r] = coefficients(LINE, total)
   end
-  for _, column in ipairs(COLUMNS) do
+  for _, column in ipairs(LINE) do
     local values = {}
     for r, c in ipairs(found) do values[r] = c[column.name] end
     intervals[column.name] = { low = stats.percentile(values, 2.5), high = stats.percentile(values, 97.5) }
@@ -254,27 +234,72 @@ end
 
 -- ── the fit ────────────────────────────────────────────────────────────────────────────
 
--- wishes: weights = "relative" | "absolute", floor = true to look for floor_us, seed (of the bootstrap).
--- → { coefficients = { step_us = …, … }, intervals = { step_us = { low, high }, … } (none for a fit with a
--- floor), residuals = { { kind, steps, median_us, median, p90, r2 }, … }, noise, steps, seen = { name = true } }
+-- Which rows to believe: a step that took far longer or shorter than the fit says (4 times the median
+-- absolute deviation, at least 3%) was disturbed. → { [i] = true }, how many were left out
+local function undisturbed(rows, c)
+  local logs, sizes, uses, out = {}, {}, {}, 0
+  for i, row in ipairs(rows) do logs[i] = math.log(row.duration_us / math.max(calibrate.predict(c, row), 1e-3)) end
+  local middle = stats.median(logs)
+  for i, l in ipairs(logs) do sizes[i] = math.abs(l - middle) end
+  local most = math.max(0.03, 4 * 1.4826 * stats.median(sizes))
+  for i, size in ipairs(sizes) do
+    uses[i] = size <= most
+    if size > most then out = out + 1 end
+  end
+  return uses, out
+end
+
+local function with_tables(rows, relative)
+  local columns = tables.columns(rows)
+  for _, column in ipairs(LINE) do
+    if column.tables then columns[#columns + 1] = column end
+  end
+  if #rows < 2 * #columns then
+    core.fail(("calibrate.fit: %d steps are too few to fit tables of %d figures"):format(#rows, #columns))
+  end
+  local c, out = coefficients(columns, sums(columns, rows, 1, #rows, relative)), 0
+  for _ = 1, 4 do
+    local uses, count = undisturbed(rows, c)
+    c, out = coefficients(columns, sums(columns, rows, 1, #rows, relative, uses)), count
+  end
+  return c, out
+end
+
+-- wishes: weights = "relative" | "absolute", form = "line" | "tables", floor = true to look for floor_us
+-- (of a line), seed (of the bootstrap).
+-- → { coefficients = { step_us = …, … , rows_us = { { at =, us = }, … } }, intervals = { step_us = { low, high }, … }
+-- (none for tables, or with a floor), residuals = { { kind, steps, median_us, median, p90, r2 }, … }, noise, steps,
+-- left_out = steps that were disturbed, seen = { name = true } }
 function calibrate.fit(rows, wishes)
   local what <const> = "calibrate.fit"
   wishes = wishes or {}
-  check.fields(what, wishes, { "weights", "floor", "seed" })
-  local weights = check.text(what, wishes, "weights", "relative")
+  check.fields(what, wishes, { "weights", "form", "floor", "seed" })
+  local weights, form = check.text(what, wishes, "weights", "relative"), check.text(what, wishes, "form", "line")
   if weights ~= "relative" and weights ~= "absolute" then
     core.fail(("%s: \"weights\" is \"relative\" or \"absolute\", not \"%s\""):format(what, weights))
   end
-  if #rows < 2 * N then core.fail(("%s: %d steps are too few to fit %d figures; at least %d are wanted"):format(what, #rows, N, 2 * N)) end
-  local relative = weights == "relative"
-  local c, seen = coefficients(sums(rows, 1, #rows, relative)), {}
-  if wishes.floor then c = with_floor(rows, c, relative) end
+  if form ~= "line" and form ~= "tables" then
+    core.fail(("%s: \"form\" is \"line\" or \"tables\", not \"%s\""):format(what, form))
+  end
+  if form == "tables" and wishes.floor then core.fail(what .. ": tables have no floor; leave \"floor\" out") end
+  if #rows < 2 * #LINE then
+    core.fail(("%s: %d steps are too few to fit %d figures; at least %d are wanted"):format(what, #rows, #LINE, 2 * #LINE))
+  end
+  local relative, seen, out = weights == "relative", {}, 0
+  local c
+  if form == "tables" then
+    c, out = with_tables(rows, relative)
+  else
+    c = coefficients(LINE, sums(LINE, rows, 1, #rows, relative))
+    if wishes.floor then c = with_floor(rows, c, relative) end
+  end
   for _, row in ipairs(rows) do
-    for _, column in ipairs(COLUMNS) do seen[column.name] = seen[column.name] or column.of(row) ~= 0 end
+    for _, column in ipairs(LINE) do seen[column.name] = seen[column.name] or column.of(row) ~= 0 end
   end
   local left, noise = residuals(rows, c)
-  return { coefficients = c, residuals = left, noise = noise, steps = #rows, seen = seen, weights = weights,
-           intervals = c.floor_us == 0 and bootstrap(rows, relative, check.integer(what, wishes, "seed", 0, math.maxinteger, 1)) or {} }
+  local sure = form == "line" and c.floor_us == 0
+  return { coefficients = c, residuals = left, noise = noise, steps = #rows, left_out = out, seen = seen, weights = weights, form = form,
+           intervals = sure and bootstrap(rows, relative, check.integer(what, wishes, "seed", 0, math.maxinteger, 1)) or {} }
 end
 
 -- A cost profile: `name = value` lines, with what it is of in comments.
@@ -290,6 +315,7 @@ function calibrate.write(path, fit, comments)
   for _, name in ipairs(calibrate.names) do
     file:write(("%s = %.6g\n"):format(name, name == "noise" and fit.noise or fit.coefficients[name]))
   end
+  if fit.coefficients.rows_us then tables.write(file, fit.coefficients) end
   file:close()
 end
 

@@ -10,6 +10,7 @@
 --   lathe.bus "async"                                a bus by itself, to be measured
 --   lathe.sql "results/x.db"                         a database, read only
 --   lathe.policy "mine.lua"                          a scheduler written in Lua: scheduler = lathe.policy "mine.lua"
+--   lathe.profile "illustrative-7b"                  a machine's cost profile, for lathe.model { "sim", profile = … }
 --   lathe.options { rate = { default = 2, help = "…" } }   what `-- --rate 3` may change
 --   lathe.product { a = { 1, 2 }, b = { "x", "y" } } every combination
 --   lathe.print(rows)                                a table with aligned columns
@@ -34,6 +35,7 @@ local lathe = {
   product = require "lathe.product",
   print   = require "lathe.print",
   policy  = require "lathe.policy",
+  profile = require "lathe.profile",
   options = require "lathe.options",
   sweep   = require "lathe.sweep",
 }

@@ -58,16 +58,20 @@ local function check_prompt(what, prompt)
   return prompt
 end
 
--- predicted = true | "mean" | { noise = sigma } → kind, noise
+-- predicted = true | "mean" | { noise = sigma, bias = mu } → kind, noise, bias
 local function prediction_of(what, predicted)
   if not predicted then return "none" end
   if predicted == true then return "true" end
   if predicted == "mean" then return "mean" end
   if type(predicted) ~= "table" then
-    core.fail(("%s: \"predicted\" should be true, \"mean\" or { noise = sigma }, not %s"):format(what, check.shown(predicted)))
+    core.fail(("%s: \"predicted\" should be true, \"mean\" or { noise = sigma, bias = mu }, not %s"):format(what, check.shown(predicted)))
   end
-  check.fields(what .. ": predicted", predicted, { "noise" })
-  return "noisy", check.number(what .. ": predicted", predicted, "noise", 0, 20)
+  local where = what .. ": predicted"
+  check.fields(where, predicted, { "noise", "bias" })
+  if predicted.noise == nil and predicted.bias == nil then
+    core.fail(("%s says neither \"noise\" nor \"bias\"; write true for exact predictions"):format(where))
+  end
+  return "noisy", check.number(where, predicted, "noise", 0, 20, 0), check.number(where, predicted, "bias", -20, 20, 0)
 end
 
 local function optional(what, t, name, checked, ...)
@@ -118,9 +122,9 @@ end
 local function drawn_classes(what, classes)
   local nobody, drawn = lengths.drawn_by(lengths.fixed(1)), {}
   for i, c in ipairs(classes) do
-    local slo, kind, noise = c.slo or {}, prediction_of(what, c.predicted)
+    local slo, kind, noise, bias = c.slo or {}, prediction_of(what, c.predicted)
     drawn[i] = { name = c.name, tenant = c.tenant, share = c.share, priority = c.priority, weight = c.weight,
-                 deadline_s = c.deadline_s, ttft = slo.ttft, tpot = slo.tpot, prediction = kind, noise = noise,
+                 deadline_s = c.deadline_s, ttft = slo.ttft, tpot = slo.tpot, prediction = kind, noise = noise, bias = bias,
                  prompt = lengths.is(c.prompt) and lengths.drawn_by(c.prompt) or nobody,
                  output = c.output and lengths.drawn_by(c.output) or nobody }
   end

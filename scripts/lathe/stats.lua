@@ -7,6 +7,8 @@
 --   stats.paired_difference(a, b[, the same]) → the same of a[i] − b[i]
 --   stats.mean_ci(v[, { level = 0.95 }])  stats.paired_ci(a, b[, …])   Student's t; also half, n, p (of "no difference")
 --   stats.quantile_ci(v, 99[, …])     by order statistics; nil where the sample is too small for one
+--   stats.ratio_ci(a, b[, …])         of mean(a) / mean(b), paired; stats.share_ci(k, n[, …]) of a share
+--   stats.controlled_ci(v, c, expectation[, …])   a mean, with controls of known expectation
 --   stats.bonferroni(level, n)        the level for each of n intervals that shall hold together
 --   stats.holm(p)                     p values of several tests, adjusted (Holm 1979)
 --
@@ -15,11 +17,13 @@
 local check         = require "lathe.check"
 local core          = require "lathe.core"
 local distributions = require "lathe.stats_distributions"
+local estimators    = require "lathe.stats_estimators"
 local random        = require "lathe.random"
 local series        = require "lathe.stats_series"
 
 local stats = {
   batch_means = series.batch_means, block_bootstrap = series.block_bootstrap, mser5 = series.mser5, settled = series.settled,
+  ratio_ci = estimators.ratio_ci, controlled_ci = estimators.controlled_ci, share_ci = estimators.share_ci,
 }
 
 local BOOTSTRAP_STREAM <const> = 7

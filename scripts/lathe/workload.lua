@@ -18,7 +18,8 @@
 --    priority =, weight =, deadline_s =, predicted = }, … }`: each request is of one of them, drawn by
 --    their shares; what a class doesn't say is as above.
 -- `predicted`: what policies are told of an output's length: true (its length), { noise = 0.5 } (times
---    exp(N(0, 0.5²)), as wrong as real predictors are), "mean" (its class's mean), or nothing.
+--    exp(N(0, 0.5²)), as wrong as real predictors are; bias = −0.7 beside it, or alone, makes that
+--    exp(N(−0.7, 0.5²)): half of the length, typically), "mean" (its class's mean), or nothing.
 --
 -- Arrivals, prompts, outputs, classes and predictions draw from streams of their own: `seed` is
 -- everybody's, or `seeds = { arrivals = …, prompts = …, outputs = …, classes = …, predictions = … }`

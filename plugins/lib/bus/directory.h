@@ -9,21 +9,24 @@
 
 #include <lathe/bus.h>
 
-enum { DIRECTORY_NAME_BYTES = 128 };
+enum { DIRECTORY_NAME_BYTES = 128, DIRECTORY_BUCKETS = 1024 };
 
 struct directory_service {
-    struct directory_service *next;
+    struct directory_service *next, *prev;
+    struct directory_service *bucket;    /* the next one whose name hashes alike */
     const struct lathe_service *what;    /* borrowed */
     struct directory_service *with;      /* whose workers serve it; itself if its own */
     struct lathe_endpoint *endpoints;    /* (what->method_count); call and self as for `direct` until changed */
     char *names;                         /* (what->method_count, DIRECTORY_NAME_BYTES) */
+    uint32_t followers;                  /* others that go with it */
     void *more;                          /* the bus's */
 };
 
 struct directory {
     const struct lathe_host *host;
     const char *bus;                     /* "direct": who speaks in sentences */
-    struct directory_service *services;  /* in order of adding */
+    struct directory_service *services, *last; /* in order of adding */
+    struct directory_service *buckets[DIRECTORY_BUCKETS]; /* by name: a fleet of 1,000 has 6,000 services */
     uint32_t next_id;
 };
 

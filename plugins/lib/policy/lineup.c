@@ -99,8 +99,8 @@ void lineup_progress(void *self, const struct lathe_request *req, uint32_t token
 {
     struct lineup *l = self;
     (void)tokens;
-    if (!order_contains(&l->waiting, req))
-        return;
+    if (order_contains(&l->running, req) || !order_contains(&l->waiting, req))
+        return; /* mostly it runs: then the other set's memory is left alone */
     leave_waiting(l, req);
     join_running(l, req);
 }

@@ -8,6 +8,7 @@
 void sim_work_add(struct sim_work *work, const struct lathe_slice *slice)
 {
     uint64_t rows = slice->token_count, past = (uint64_t)slice->first_position;
+    work->outputs += slice->output_count;
     if (slice->flags & LATHE_SLICE_PADDING) {
         work->padding_tokens += rows;
     } else if (rows == 1 && past > 0) {
@@ -30,10 +31,13 @@ static double noise_of(double sigma, uint64_t seed, uint64_t step)
 
 int64_t sim_duration_ns(const struct sim_cost *c, const struct sim_work *w, uint64_t seed, uint64_t step)
 {
+    uint64_t rows = w->prefill_tokens + w->decode_tokens + w->padding_tokens;
     double us = c->step_us + c->prefill_us * (double)w->prefill_tokens + c->decode_us * (double)w->decode_tokens +
                 c->padding_us * (double)w->padding_tokens + c->swap_us * (double)w->moved_blocks +
                 1e-3 * (c->prefill_context_ns * (double)w->prefill_context +
-                        c->decode_context_ns * (double)w->decode_context);
+                        c->decode_context_ns * (double)w->decode_context) +
+                sim_table_at(&c->rows, (double)rows) + sim_rest_at(&c->rest, rows) +
+                sim_table_at(&c->outputs, (double)w->outputs);
     if (us < c->floor_us)
         us = c->floor_us;
     if (c->noise > 0.0)

@@ -15,6 +15,7 @@
  * A message with tokens and block tables is checked like any model's; one that leaves them out
  * (LATHE_MODEL_LENGTHS) is taken by its lengths. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <forward/batch.h>
@@ -23,7 +24,7 @@
 #include "cost.h"
 
 enum { VOCAB = 260 }; /* as the byte tokenizer's */
-enum { OPT_PROFILE = SIM_COST_COUNT, OPT_KV_BYTES, OPT_CONTEXT, OPT_COUNT };
+enum { OPT_TABLES = SIM_COST_COUNT, OPT_PROFILE = OPT_TABLES + SIM_TABLE_COUNT, OPT_KV_BYTES, OPT_CONTEXT, OPT_COUNT };
 
 struct sim {
     const struct lathe_host *host;
@@ -38,18 +39,34 @@ struct sim_context {
     struct forward_batch batch;
 };
 
+/* An option that is given wins over the profile's table, as with numbers. */
+static int read_tables(const struct lathe_option_value *options, struct sim_table *tables, struct lathe_error *err)
+{
+    for (int i = 0; i < SIM_TABLE_COUNT; i++) {
+        char where[64];
+        int status;
+        if (options[i].is_default)
+            continue;
+        snprintf(where, sizeof where, "model sim: %s", sim_cost_names[SIM_COST_COUNT + i]);
+        if ((status = sim_table_read(where, options[i].text, &tables[i], err)) != LATHE_OK ||
+            (i == SIM_REST && (status = sim_rest_check(where, &tables[i], err)) != LATHE_OK))
+            return status;
+    }
+    return LATHE_OK;
+}
+
 static int create(const struct lathe_host *host, const struct lathe_config *config, void **self, struct lathe_error *err)
 {
     const struct lathe_option_value *v = config->values;
-    double values[SIM_COST_COUNT], in_file[SIM_COST_COUNT] = { 0 };
-    int given[SIM_COST_COUNT] = { 0 };
-    int status = v[OPT_PROFILE].text[0] ? sim_profile_read(v[OPT_PROFILE].text, in_file, given, err) : LATHE_OK;
-    if (status != LATHE_OK)
+    double values[SIM_COST_COUNT];
+    struct sim_profile profile = { 0 };
+    int status = v[OPT_PROFILE].text[0] ? sim_profile_read(v[OPT_PROFILE].text, &profile, err) : LATHE_OK;
+    if (status != LATHE_OK || (status = read_tables(&v[OPT_TABLES], profile.tables, err)) != LATHE_OK)
         return status;
     for (int i = 0; i < SIM_COST_COUNT; i++) {
         values[i] = v[i].number;
         if (v[OPT_PROFILE].text[0] && v[i].is_default)
-            values[i] = in_file[i]; /* what a profile doesn't name costs nothing */
+            values[i] = profile.values[i]; /* what a profile doesn't name costs nothing */
     }
     struct sim *s = lathe_alloc(host, sizeof *s);
     if (!s)
@@ -57,7 +74,8 @@ static int create(const struct lathe_host *host, const struct lathe_config *conf
     s->host = host;
     s->cost = (struct sim_cost){ values[SIM_STEP],    values[SIM_FLOOR],   values[SIM_PREFILL],
                                  values[SIM_PREFILL_CONTEXT], values[SIM_DECODE],  values[SIM_DECODE_CONTEXT],
-                                 values[SIM_PADDING], values[SIM_SWAP],    values[SIM_NOISE] };
+                                 values[SIM_PADDING], values[SIM_SWAP],    values[SIM_NOISE],
+                                 profile.tables[SIM_ROWS], profile.tables[SIM_REST], profile.tables[SIM_OUTPUTS] };
     s->kv_bytes_per_token = (uint64_t)v[OPT_KV_BYTES].integer;
     s->context = (uint32_t)v[OPT_CONTEXT].integer;
     *self = s;
@@ -268,6 +286,12 @@ static const struct lathe_option options[OPT_COUNT] = {
     [SIM_SWAP] = { "swap_us", LATHE_OPTION_NUMBER, "300", 0, 1e12, "us", NULL, "A KV block moved to host memory, or back." },
     [SIM_NOISE] = { "noise", LATHE_OPTION_NUMBER, "0", 0, 5, "", NULL,
                     "Sigma of a log-normal factor with mean 1 on each step, drawn from the run's seed; 0: none." },
+    [OPT_TABLES + SIM_ROWS] = { "rows_us", LATHE_OPTION_STRING, "", 0, 0, "", NULL,
+                                "A table of a step's rows, \"1:3100, 8:4000, 9:8100\": rows, microseconds; linear between." },
+    [OPT_TABLES + SIM_REST] = { "rest_us", LATHE_OPTION_STRING, "", 0, 0, "", NULL,
+                                "\"1:900, 2:800, 3:1700\": more where the rows are no multiple of a group, here of 4, by what is left." },
+    [OPT_TABLES + SIM_OUTPUTS] = { "outputs_us", LATHE_OPTION_STRING, "", 0, 0, "", NULL,
+                                   "A table of the rows that give a token: the output matrix and the sampler." },
     [OPT_PROFILE] = { "profile", LATHE_OPTION_PATH, "", 0, 0, "", NULL,
                       "A file of these costs, name = value; what it doesn't name costs nothing, an option given here wins." },
     [OPT_KV_BYTES] = { "kv_bytes_per_token", LATHE_OPTION_INTEGER, "2048", 0, 1e12, "bytes", NULL,

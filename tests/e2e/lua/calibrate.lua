@@ -62,6 +62,48 @@ t.near(fit.noise, 0.03, 0.003, "a simulation's noise")
 calibrate.write("sim.profile", fit)
 lathe.model({ "sim", profile = "sim.profile" }):close() -- and it reads what was written
 
+-- tables: a simulation whose kernels change at 8 rows and work in groups of 4 is found again, and predicts others
+local tabled = { "sim", step_us = 0, prefill_us = 0, padding_us = 0, decode_us = 60, prefill_context_ns = 40, decode_context_ns = 700,
+                 rows_us = "1:6200, 8:11500, 9:24000, 64:68000, 512:520000",
+                 rest_us = "1:2900, 2:2700, 3:6300", outputs_us = "1:1700, 8:4600" }
+local function tabled_run(model, requests, seed, batching, places)
+  return lathe.run { model = model, clock = "virtual", engine = { batch_tokens = 96 }, trace = { rows = "step_requests" },
+    batching = { batching, [places] = 8 },
+    workload = workload.poisson { rate = 4, requests = requests, seed = seed, prompt = workload.uniform { from = 1, to = 130 },
+                                  output = workload.uniform { from = 1, to = 20 } } }
+end
+tabled = lathe.model(tabled)
+local first <close> = tabled_run(tabled, 700, 1, "continuous", "max_requests")
+local rows = calibrate.rows(db, { first.id }, { skip = 5, gaps = true })
+fit = calibrate.fit(rows, { form = "tables" })
+t.truth(fit.residuals[1].p90 < 1e-4, "tables fit")
+t.near(fit.coefficients.decode_context_ns, 700, 1, "decode_context_ns beside tables")
+t.near(fit.coefficients.rest_us[3].us - fit.coefficients.rest_us[1].us, 3400, 5, "rest_us")
+t.truth(calibrate.fit(rows).residuals[1].p90 > 0.05, "a line doesn't")
+t.equal(#calibrate.rows(db, { first.id }), #rows + 5, "skip")
+calibrate.write("tabled.profile", fit)
+local again = lathe.model { "sim", profile = "tabled.profile", noise = 0 }
+for _, other in ipairs { { "chunked", "max_requests" }, { "static", "batch" } } do
+  local truth <close> = tabled_run(tabled, 300, 2, other[1], other[2])
+  local predicted <close> = tabled_run(again, 300, 2, other[1], other[2])
+  local worst, replayed = 0, calibrate.rows(db, { truth.id }, { gaps = true })
+  for _, row in ipairs(replayed) do
+    worst = math.max(worst, math.abs(calibrate.predict(fit.coefficients, row) / row.duration_us - 1))
+  end
+  t.near(worst, 0, 1e-3, other[1] .. ": each step")
+  t.near(predicted.summary.ttft.p50 / truth.summary.ttft.p50, 1, 2e-3, other[1] .. ": TTFT")
+  t.near(predicted.summary.tpot.p99 / truth.summary.tpot.p99, 1, 2e-3, other[1] .. ": TPOT")
+  -- what Lua says a step takes is what the plugin takes
+  for _, row in ipairs(calibrate.rows(db, { predicted.id })) do
+    t.near(calibrate.predict(fit.coefficients, row) / row.duration_us, 1, 1e-5, other[1] .. ": plugin and script")
+  end
+end
+-- steps that something disturbed are left out
+for i = 10, #rows, 10 do rows[i].duration_us = 1.7 * rows[i].duration_us end
+fit = calibrate.fit(rows, { form = "tables" })
+t.near(fit.left_out, #rows // 10, 10, "disturbed steps")
+t.truth(fit.residuals[1].median < 1e-3, "and the rest is fitted")
+
 -- what was never seen is 0, and said to be unseen; no coefficient is negative
 fit = calibrate.fit(steps(300, 0.02, TRUE, false))
 t.equal(fit.coefficients.padding_us, 0, "padding that never was")
@@ -115,5 +157,7 @@ t.near(found.noise, fit.noise, 1e-5, "noise of the profile")
 t.equal(comments, 6, "comments")
 
 t.fails(function() calibrate.fit(steps(5, 0, TRUE, true)) end, "5 steps are too few")
+t.fails(function() calibrate.fit(steps(300, 0, TRUE, true), { form = "curve" }) end, "\"line\" or \"tables\"")
+t.fails(function() calibrate.fit(steps(300, 0, TRUE, true), { form = "tables", floor = true }) end, "tables have no floor")
 t.fails(function() calibrate.fit(falling, { weights = "relatve" }) end, "\"relative\" or \"absolute\"")
 t.fails(function() calibrate.write("no/such/folder/x", fit) end, "can't be written")

@@ -81,6 +81,36 @@ t.near(holm[1], 0.03, 1e-12)
 t.near(holm[2], 0.06, 1e-12)
 t.near(holm[3], 0.06, 1e-12)
 
+-- R: binom.test(8, 10)$conf.int, binom.test(0, 20), binom.test(950, 1000)
+local share = stats.share_ci(8, 10)
+t.near(share.low, 0.4439045, 1e-6)
+t.near(share.high, 0.9747893, 1e-6)
+t.near(stats.share_ci(0, 20).high, 0.1684335, 1e-6)
+t.near(stats.share_ci(950, 1000).low, 0.9345996, 1e-4)
+t.fails(function() stats.share_ci(11, 10) end, "\"successes\"")
+
+-- a ratio of means is that of the sums; pairs in proportion leave no doubt
+local ratio = stats.ratio_ci({ 2, 4, 6.5 }, { 1, 2, 3 })
+t.near(ratio.value, 12.5 / 6, 1e-12)
+t.truth(ratio.half > 0 and ratio.low < ratio.value)
+t.near(stats.ratio_ci({ 2, 4, 6 }, { 1, 2, 3 }).half, 0, 1e-9)
+t.fails(function() stats.ratio_ci({ 1, 2, 3 }, { 1, 2, 3, 4 }) end, "3 values against 4")
+
+-- a control of known mean narrows 1,000 intervals, which still cover the truth about 95 times of 100
+local narrower, controlled_covers = 0, 0
+for trial = 1, 1000 do
+  local values, controls = {}, {}
+  for i = 1, 20 do
+    controls[i] = random.normal(trial, random.USER, 5, i)
+    values[i] = 3 + 2 * controls[i] + random.normal(trial, random.USER, 6, i)
+  end
+  local i = stats.controlled_ci(values, controls, 0)
+  narrower = narrower + (i.half < stats.mean_ci(values).half and 1 or 0)
+  controlled_covers = controlled_covers + (i.low <= 3 and 3 <= i.high and 1 or 0)
+end
+t.truth(narrower >= 990, ("narrower %d times of 1000"):format(narrower))
+t.truth(controlled_covers >= 930 and controlled_covers <= 968, ("it covers %d of 1000"):format(controlled_covers))
+
 -- an interval of a percentile needs enough values: a p99 has none below 368
 local ladder = {}
 for i = 1, 368 do ladder[i] = i end

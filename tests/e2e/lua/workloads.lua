@@ -175,6 +175,18 @@ t.equal(by.chat[1].tenant, "a")
 t.equal(by.chat[1].priority, 2)
 t.near(stats.median(wrong), 0, 0.05, "predictions' bias")
 t.near(stats.sd(wrong), 0.5, 0.05, "predictions' noise")
+-- a bias is the mean of the error's logarithm, with noise or alone
+for _, predicted in ipairs { { bias = -0.7 }, { bias = 1, noise = 0.25 } } do
+  local off = {}
+  for i, r in ipairs(workload.poisson { rate = 1, requests = 500, prompt = 1, output = 3000, predicted = predicted }.requests) do
+    off[i] = math.log(r.predicted / r.output_tokens)
+  end
+  t.near(stats.mean(off), predicted.bias, 0.04, "predictions' bias")
+  t.near(stats.sd(off), predicted.noise or 0, 0.03, "noise beside a bias")
+end
+local function predicting(predicted) return { rate = 1, requests = 1, prompt = 1, output = 1, predicted = predicted } end
+t.fails(function() workload.poisson(predicting {}) end, 'neither "noise" nor "bias"')
+t.fails(function() workload.poisson(predicting { bias = 21 }) end, '"bias" is 21')
 local other = classes { classes = 9 }
 for i = 1, N do t.truth(other.requests[i].at == w.requests[i].at, "arrivals stay when classes change") end
 t.equal(workload.closed { concurrency = 2, requests = 3, prompt = 1, output = 1, classes = { { name = "x" } } }.requests[2].class, "x")

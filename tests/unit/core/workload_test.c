@@ -268,6 +268,27 @@ static void classes_come_by_their_shares_with_what_is_theirs(void **state)
     workload_close(w);
 }
 
+/* The logarithm of the error has the bias as its mean; its noise, and all other draws, stay as they were. */
+static void a_bias_moves_predictions_alone(void **state)
+{
+    (void)state;
+    struct workload_class even = classes[2], low = even;
+    low.bias = -0.7;
+    struct workload_params p = with_classes(2000);
+    p.class_count = 1;
+    p.classes = &even;
+    struct workload *a = opened(p);
+    p.classes = &low;
+    struct workload *b = opened(p);
+    struct workload_request x, y;
+    while (workload_next(a, &x) && workload_next(b, &y)) {
+        assert_true(x.planned_ns == y.planned_ns && x.prompt_tokens == y.prompt_tokens && x.output_tokens == y.output_tokens);
+        near(log((double)y.predicted_output_tokens / x.predicted_output_tokens), -0.7, 0.02, "bias");
+    }
+    workload_close(a);
+    workload_close(b);
+}
+
 /* Common random numbers: a stream's seed moves that stream alone. */
 static void a_seed_moves_its_own_stream_alone(void **state)
 {
@@ -486,6 +507,7 @@ int main(void)
         cmocka_unit_test(lengths_are_the_numbers_that_they_were),
         cmocka_unit_test(means_are_those_of_what_is_drawn),
         cmocka_unit_test(classes_come_by_their_shares_with_what_is_theirs),
+        cmocka_unit_test(a_bias_moves_predictions_alone),
         cmocka_unit_test(a_seed_moves_its_own_stream_alone),
         cmocka_unit_test(rewound_it_draws_the_same_again),
         cmocka_unit_test(a_trace_is_read_again_while_more_is_wanted),

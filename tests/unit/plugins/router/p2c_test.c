@@ -55,6 +55,21 @@ static void load_is_what_the_option_says(void **state)
     }
 }
 
+/* Else sizes, which the formula's router doesn't know, would choose among queues of one length. */
+static void equals_are_told_apart_by_the_draw_alone(void **state)
+{
+    (void)state;
+    struct fleet *f = fleet_open("p2c", 2, NULL);
+    int first = 0;
+    for (int i = 0; i < 1000; i++) {
+        f->r[0].waiting = f->r[1].waiting = 1;
+        f->r[0].pending_tokens = 9000, f->r[1].pending_tokens = 10;
+        first += fleet_route(f, (struct lathe_request){ 0 }) == 0;
+    }
+    assert_in_range(first, 430, 570);
+    fleet_close(f);
+}
+
 static void those_that_are_ready_are_compared(void **state)
 {
     (void)state;
@@ -73,6 +88,7 @@ int main(void)
         cmocka_unit_test(times_are_the_supermarket_models),
         cmocka_unit_test(two_replicas_are_both_looked_at),
         cmocka_unit_test(load_is_what_the_option_says),
+        cmocka_unit_test(equals_are_told_apart_by_the_draw_alone),
         cmocka_unit_test(those_that_are_ready_are_compared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

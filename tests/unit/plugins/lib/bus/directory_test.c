@@ -121,6 +121,36 @@ static void with_leads_to_the_one_that_has_workers(void **state)
     }
 }
 
+static void many_come_and_go_in_any_order(void **state)
+{
+    enum { MANY = 3000 };
+    static struct lathe_service services[MANY];
+    static char names[MANY][24], endpoint[40];
+    const struct lathe_endpoint *e;
+    (void)state;
+    for (int i = 0; i < MANY; i++) {
+        snprintf(names[i], sizeof names[i], i % 2 ? "model.%d" : "sampler%d", i);
+        services[i] = model;
+        services[i].name = names[i];
+        services[i].with = i % 2 ? names[i - 1] : NULL;
+        assert_int_equal(directory_add(&d, &services[i], &s, &err), LATHE_OK);
+    }
+    for (int step = 0, i = 1; step < MANY / 2; step++, i = (i + 2 * 701) % MANY) { /* each odd one once, not in order */
+        assert_int_equal(directory_remove(&d, names[i - 1], &s, &err), LATHE_EBUSY);
+        snprintf(endpoint, sizeof endpoint, "%s.describe", names[i]);
+        assert_int_equal(directory_resolve(&d, endpoint, &e, &err), LATHE_OK);
+        assert_string_equal(e->name, endpoint);
+        assert_int_equal(directory_remove(&d, names[i], &s, &err), LATHE_OK);
+        directory_free(&d, s);
+        assert_int_equal(directory_resolve(&d, endpoint, &e, &err), LATHE_ENOTFOUND);
+        assert_int_equal(directory_remove(&d, names[i - 1], &s, &err), LATHE_OK);
+        directory_free(&d, s);
+    }
+    assert_null(d.services);
+    assert_int_equal(directory_add(&d, &model, &s, &err), LATHE_OK); /* behind the last that left */
+    assert_ptr_equal(d.services, s);
+}
+
 static void unknown_names_get_the_nearest(void **state)
 {
     static const struct { const char *asked, *advice; } cases[] = {
@@ -185,7 +215,7 @@ int main(void)
         TEST(endpoints_are_the_methods_until_changed), TEST(refuses_what_is_no_service),
         TEST(a_second_of_the_name_is_busy),            TEST(with_leads_to_the_one_that_has_workers),
         TEST(unknown_names_get_the_nearest),           TEST(keeps_nothing_when_memory_runs_out),
-        TEST(a_loan_has_a_clean_head),
+        TEST(many_come_and_go_in_any_order),           TEST(a_loan_has_a_clean_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
