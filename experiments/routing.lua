@@ -9,7 +9,8 @@
 -- TTFT counts from the arrival. `imbalance` is the tokens of the replica that got most, over the
 -- mean. Routers see counts of requests only, not their lengths, except p2c by tokens, which compares
 -- prompt tokens yet to be computed. `central` holds requests back while every replica has so many and
--- gives to whichever has had a free place longest: while none is full, that is taking turns.
+-- gives to whichever has had a free place longest: while none is full, that is taking turns, and with
+-- too few places the steps are too small to keep up.
 --
 -- Sessions: the turns of a chat begin alike, so a cache that shares prefixes would find the turns
 -- before, if they were on the same replica. No such cache is here (kvcache/paged shares nothing), so
