@@ -9,7 +9,8 @@
 -- replicas, `least_loaded` at all. The arrivals: the same rows in the same order, lengths and all, at
 -- the times of a Poisson process of the same rate. Real traffic comes in waves (its counts have an index of
 -- dispersion far above 1, which is a Poisson process's), and a fleet that was sized for a Poisson process
--- is too small for it. Seeds draw for p2c, and the times of the Poisson process; the trace is one.
+-- is too small for it. Seeds draw for p2c, and the times of the Poisson process; the trace is one. Where
+-- draws differ the answer is the number that holds for all of them.
 --
 --   lathe run experiments/capacity.lua
 --   lathe run experiments/capacity.lua -- --trace azure_llm_2023_conv.csv --ttft 2
@@ -18,7 +19,7 @@ local stats    = require "lathe.stats"
 local workload = require "lathe.workload"
 
 local ROUTERS <const> = { "p2c", "least_loaded", "round_robin" }
-local MOST <const> = 4096
+local MOST <const> = 256 -- replicas that are tried
 
 -- ── arrivals ──────────────────────────────────────────────────────────────────────────
 
@@ -50,7 +51,7 @@ local function measure(o, s, file, router, replicas, seed)
   local load = workload.replay { file = file, speed = o.speed, seed = seed, each = { slo = { ttft = o.ttft, tpot = o.tpot } } }
   local r <close> = lathe.fleet { replicas = replicas, router = router, model = s.model, clock = "virtual", trace = false, seed = seed,
     batching = { "chunked", budget = o.budget }, workload = load,
-    engine = { batch_tokens = 4096, batch_requests = o.places, max_requests = 1 << 16, context_tokens = 32768, kv_memory_mb = 60000 } }
+    engine = { batch_tokens = 4096, batch_requests = o.places, max_requests = 4096, context_tokens = 32768, kv_memory_mb = 60000 } }
   s.runs = s.runs + 1
   local summary = r.summary
   local found = { replicas = replicas, ttft = summary.ttft.p99, tpot = summary.tpot.p99, busy = 100 * summary.busy,
@@ -64,7 +65,7 @@ local function least(holds, guess)
   local low, high = guess - 1, guess -- low fails, high holds
   while not holds(high) do
     low, high = high, high * 2
-    if high > MOST then error(("more than %d replicas: no number of them meets these targets, whatever waits"):format(MOST), 0) end
+    if high > MOST then error(("even %d replicas miss these targets: loosen --ttft or --tpot, or lower --speed"):format(MOST), 0) end
   end
   if low == guess - 1 then
     low = math.max(low, 0)
