@@ -350,6 +350,7 @@ static void read_artifacts(lua_State *L, int job_index, const struct lua_lathe *
 
 /* ── the configuration, as JSON ────────────────────────────────────────────────────── */
 
+/* Options as used, and which of them nobody set: a profile decides those. */
 static void add_instance(luaL_Buffer *buffer, const char *kind, const struct instance *instance)
 {
     luaL_addstring(buffer, "\"");
@@ -358,7 +359,15 @@ static void add_instance(luaL_Buffer *buffer, const char *kind, const struct ins
     luaL_addstring(buffer, instance->entry->name); /* [a-z0-9_]+ */
     luaL_addstring(buffer, "\",\"options\":");
     luaL_addstring(buffer, instance->options_json ? instance->options_json : "{}");
-    luaL_addstring(buffer, "},");
+    luaL_addstring(buffer, ",\"unset\":[");
+    for (uint32_t i = 0, shown = 0; i < instance->plugin->option_count; i++) {
+        if (!instance->values[i].is_default)
+            continue;
+        luaL_addstring(buffer, shown++ ? ",\"" : "\"");
+        luaL_addstring(buffer, instance->plugin->options[i].name); /* lower_case */
+        luaL_addstring(buffer, "\"");
+    }
+    luaL_addstring(buffer, "]},");
 }
 
 /* What beside the first model is there, with its options as JSON in a text. */
@@ -372,6 +381,14 @@ static void put_models(lua_State *L, const struct run_job *job)
         lua_createtable(L, 0, 4);
         lua_set_text(L, "name", model->entry->name);
         lua_set_text(L, "options", model->options_json ? model->options_json : "{}");
+        lua_newtable(L);
+        for (uint32_t k = 0; k < model->plugin->option_count; k++) {
+            if (!model->values[k].is_default)
+                continue;
+            lua_pushstring(L, model->plugin->options[k].name);
+            lua_rawseti(L, -2, luaL_len(L, -2) + 1);
+        }
+        lua_setfield(L, -2, "unset");
         lua_set_integer(L, "replicas", job->groups[i].replicas);
         lua_set_integer(L, "weight", job->groups[i].weight);
         lua_rawseti(L, -2, (lua_Integer)i + 1);

@@ -43,11 +43,13 @@ local function find_run(db, path, id)
   fail("%s has no run %d; its runs are %d to %d", path, id, rows[1].id, rows[#rows].id)
 end
 
--- { name = "paged", options = { … } } → { "paged", block_tokens = 16, … }
+-- { name = "paged", options = { … }, unset = { … } } → { "paged", block_tokens = 16, … }: what nobody
+-- had set stays unset, since a profile may decide it.
 local function stage(recorded)
-  local description = { recorded.name }
+  local description, unset = { recorded.name }, {}
+  for _, name in ipairs(recorded.unset or {}) do unset[name] = true end
   for name, value in pairs(recorded.options or {}) do
-    if value ~= lathe.json.null then description[name] = value end
+    if value ~= lathe.json.null and not unset[name] then description[name] = value end
   end
   return description
 end
@@ -180,7 +182,7 @@ local function models_of(config)
   if not config.models then return end
   local models = {}
   for i, one in ipairs(config.models) do
-    local model = stage { name = one.name, options = lathe.json.decode(one.options) }
+    local model = stage { name = one.name, options = lathe.json.decode(one.options), unset = one.unset }
     model.tokenizer = stage(config.tokenizer)
     models[i] = { model = lathe.model(model), replicas = one.replicas, weight = one.weight / 1000 }
   end
