@@ -127,14 +127,18 @@ lathe.run { model = sim, clock = "virtual", label = "closed, thinking", batching
 lathe.run { model = sim, clock = "virtual", label = "prefill apart", workers = { model = 3 }, disaggregate = { prefill = 1, transfer_us_per_token = 20 },
   workload = workload.poisson { rate = 6, requests = 120, seed = 3, predicted = true, each = { slo = { ttft = 1, tpot = 0.05 } },
     prompt = workload.lognormal { median = 100, sigma = 1, max = 800 }, output = workload.uniform { from = 1, to = 60 } } }
+local machine = lathe.model { "sim", profile = "machine.profile", decode_us = 7 }
+lathe.run { model = machine, clock = "virtual", label = "a profile, and an option that wins over it", workload = workload.poisson {
+  rate = 20, requests = 40, seed = 4, prompt = workload.fixed(20), output = workload.fixed(5) } }
 """)
+(here / "machine.profile").write_text("step_us = 1234\nprefill_us = 56\ndecode_us = 99\n")
 r = call("run", "-q", "--database", "v.db", "virtual.lua")
 check("simulations are made", r.returncode == 0 and r.stderr == "", r)
-for run, count in ((1, 150), (2, 150), (3, 60), (4, 120)):
+for run, count in ((1, 150), (2, 150), (3, 60), (4, 120), (5, 40)):
     r = replay("v.db", str(run))
     check(f"simulation {run} is equal, and so are its times", r.returncode == 0 and r.stderr == "" and f"when each of {count} requests was answered" in r.stdout
           and "note" not in r.stdout, r)
-check("weights are told again", rows("results/replay.db", "select distinct weight from request where class = 'chat' and run_id = (select max(id) - 3 from run)") == [(2000,)])
+check("weights are told again", rows("results/replay.db", "select distinct weight from request where class = 'chat' and run_id = (select max(id) - 4 from run)") == [(2000,)])
 rows("v.db", "update step set start_ns = start_ns + 1 where run_id = 1 and id = 9")
 r = replay("v.db", "1")
 check("a step that began at another time", r.returncode == 1 and "step 9: it began at " in r.stderr and "real clock" not in r.stderr and one_line(r), r)
