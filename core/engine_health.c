@@ -53,7 +53,7 @@ void health_lost(struct engine *e, const char *why, int64_t now_ns)
             continue;
         e->kv->release(e->kv_self, &live->req);
         live->in_kv = false;
-        live->carried = 0;
+        request_drop_carried(e, live);
         request_computed(e, live, 0);
         if (live->req.state != LATHE_REQUEST_RUNNING && live->req.state != LATHE_REQUEST_SWAPPED)
             continue;

@@ -124,6 +124,7 @@ struct engine {
     const struct lathe_request **live; /* not finished; in no order that matters */
     uint32_t live_count, running_count;
     uint64_t pending_tokens;           /* of all of them, known and not in KV */
+    uint32_t carriers;                 /* of them that carry something */
     atomic_bool cancels;               /* somebody was cancelled since the last step */
     uint32_t *free_slots, free_count;  /* of unread requests that ended: taken again first, last first */
     char (*names)[NAME_BYTES];         /* interned classes and tenants; 0 is "" */
@@ -192,6 +193,12 @@ static inline void request_computed(struct engine *engine, struct live *live, ui
     engine->pending_tokens -= tokens;
     live->req.computed_tokens = tokens;
 }
+/* What came with it is gone. */
+static inline void request_drop_carried(struct engine *engine, struct live *live)
+{
+    engine->carriers -= live->carried > 0;
+    live->carried = 0;
+}
 /* It ends: KV and policies let go of it, its last piece and row are written. `with_token`:
  * the last piece carries the newest token. */
 void request_finish(struct engine *engine, struct live *live, int reason, const char *error, int64_t now_ns);
@@ -201,9 +208,9 @@ bool request_reader_is_behind(const struct engine *engine, const struct live *li
 
 /* engine_memory.c */
 int memory_can_reserve(void *engine, const struct lathe_request *req, uint32_t tokens);
-/* A new plan begins: marks and promises of the last are void. With a cache that shares prefixes the
- * head of the ranking is let in at once, so that batching knows how much of it is there already;
- * others are let in when can_reserve asks about them. */
+/* A new plan begins: marks and promises of the last are void. Who may have keys and values already
+ * (the cache shares prefixes, or they came with it) is let in at once, at the head of the ranking, so
+ * that batching knows how much is there; others are let in when can_reserve asks about them. */
 void memory_begin_plan(struct engine *engine);
 /* Take back what was admitted and not planned. */
 void memory_release_unplanned(struct engine *engine);

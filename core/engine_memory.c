@@ -39,8 +39,8 @@ int memory_can_reserve(void *self, const struct lathe_request *req, uint32_t tok
     struct live *live = live_of(e, req);
     if (e->barring && live->barred == e->begins)
         return 0;
-    if (!live->in_kv && (e->kv->cached_prefix || !let_in(e, live))) {
-        /* A cache that shares prefixes has let in as many as a batch can hold: not this step. */
+    if (!live->in_kv && (e->kv->cached_prefix || live->carried || !let_in(e, live))) {
+        /* Of those with something in KV as many were let in as a batch can hold: not this step. */
         refuse(e, live);
         return 0;
     }
@@ -58,12 +58,12 @@ void memory_begin_plan(struct engine *e)
 {
     e->fill_number++;
     e->promised_blocks = e->refused_running = 0;
-    if (!e->kv->cached_prefix)
+    if (!e->kv->cached_prefix && !e->carriers)
         return;
     uint32_t left = e->params.batch_requests; /* no more: a look-up costs time */
     for (uint32_t i = 0; i < e->ranking.count && left > 0; i++) {
         struct live *live = live_of(e, e->ranking.requests[i]);
-        if (live->in_kv || (e->barring && live->barred == e->begins))
+        if (live->in_kv || (e->barring && live->barred == e->begins) || !(e->kv->cached_prefix || live->carried))
             continue;
         left--;
         if (!let_in(e, live))
@@ -99,7 +99,7 @@ void memory_preempt(struct engine *e, struct live *victim, const char *cause, in
     } else {
         e->kv->release(e->kv_self, &victim->req);
         victim->in_kv = false;
-        victim->carried = 0;
+        request_drop_carried(e, victim);
         request_computed(e, victim, 0);
     }
     victim->req.preemptions++;

@@ -244,6 +244,7 @@ static void leave(struct engine *e, struct live *live, int reason, int64_t now_n
     if (live->in_kv)
         e->kv->release(e->kv_self, &live->req);
     live->in_kv = false;
+    request_drop_carried(e, live);
     live->finish_reason = reason;
     request_enter(e, live, LATHE_REQUEST_FINISHED, finish_names[reason], now_ns);
     e->scheduler->retire(e->scheduler_self, &live->req);
@@ -569,6 +570,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
     live->live_at = e->live_count;
     e->live[e->live_count++] = &live->req;
     e->pending_tokens += live->req.prompt_tokens;
+    e->carriers += live->carried > 0;
     if (live->req.deadline_ns < e->next_deadline_ns)
         e->next_deadline_ns = live->req.deadline_ns;
     if (!live->unread) /* a run that is killed shows what it was at; a simulation is quicker run again */
