@@ -63,7 +63,7 @@ void memory_begin_plan(struct engine *e)
     uint32_t left = e->params.batch_requests; /* no more: a look-up costs time */
     for (uint32_t i = 0; i < e->ranking.count && left > 0; i++) {
         struct live *live = live_of(e, e->ranking.requests[i]);
-        if (live->in_kv)
+        if (live->in_kv || (e->barring && live->barred == e->begins))
             continue;
         left--;
         if (!let_in(e, live))

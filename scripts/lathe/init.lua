@@ -11,6 +11,7 @@
 --   lathe.sql "results/x.db"                         a database, read only
 --   lathe.policy "mine.lua"                          a scheduler written in Lua: scheduler = lathe.policy "mine.lua"
 --   lathe.profile "illustrative-7b"                  a machine's cost profile, for lathe.model { "sim", profile = … }
+--   lathe.faults { seed = 1, replicas = 8, horizon = 600, mtbf = 120, mttr = 5 }   deaths to simulate, for faults = …
 --   lathe.options { rate = { default = 2, help = "…" } }   what `-- --rate 3` may change
 --   lathe.product { a = { 1, 2 }, b = { "x", "y" } } every combination
 --   lathe.print(rows)                                a table with aligned columns
@@ -36,6 +37,7 @@ local lathe = {
   print   = require "lathe.print",
   policy  = require "lathe.policy",
   profile = require "lathe.profile",
+  faults  = require "lathe.faults",
   options = require "lathe.options",
   sweep   = require "lathe.sweep",
 }

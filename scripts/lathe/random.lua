@@ -5,7 +5,7 @@
 local core = require "lathe.core"
 
 local random = {
-  ARRIVALS = 2, LENGTHS = 3, NOISE = 4, USER = 64, -- enum lathe_random_purpose
+  ARRIVALS = 2, LENGTHS = 3, NOISE = 4, FAULTS = 9, USER = 64, -- enum lathe_random_purpose
   unit = core.random_unit,
 }
 

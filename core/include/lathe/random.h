@@ -21,6 +21,7 @@ enum lathe_random_purpose {
     LATHE_RANDOM_WEIGHTS = 6,
     LATHE_RANDOM_EVICTION = 7,
     LATHE_RANDOM_RETRY = 8,
+    LATHE_RANDOM_FAULTS = 9,
     LATHE_RANDOM_USER = 64, /* and above: yours */
 };
 

@@ -13,11 +13,11 @@ static const char *const routers[] = { "round_robin", "least_loaded", "p2c", "ra
 /* Sizes so small that the pool is always short: some 6 requests of a mean length fill it. */
 static struct world_params draw_world(struct draw *d, const struct policy_case *of)
 {
-    static const uint32_t tokens[] = { 64, 256, 512 }, requests[] = { 4, 8, 16 }, most[] = { 12, 48 };
+    static const uint32_t tokens[] = { 64, 256, 512 }, requests[] = { 4, 8, 16 }, most[] = { 6, 12, 12, 48, 48, 1500 }; /* of many the schedulers rank the head */
     return (struct world_params){
         .of = of,
         .replicas = 1 + draw_below(d, 3),
-        .max_requests = most[draw_below(d, 2)],
+        .max_requests = most[draw_below(d, 6)],
         .batch_tokens = tokens[draw_below(d, 3)],
         .batch_requests = requests[draw_below(d, 3)],
         .context_tokens = 512,
@@ -48,7 +48,8 @@ static void draw_classes(struct draw *d, struct workload_class *classes)
     classes[3].output = (struct workload_length){ .kind = WORKLOAD_UNIFORM, .a = 1, .b = 100 };
 }
 
-static int draw_workload(struct draw *d, const struct policy_case *of, uint32_t replicas, double *horizon_s,
+/* As much as can be done, about; where the engine takes all that wait, less, since some schedulers look at all. */
+static int draw_workload(struct draw *d, const struct policy_case *of, const struct world_params *world, double *horizon_s,
                          uint32_t *concurrency, struct workload **workload, struct lathe_error *err)
 {
     static const int arrivals[] = { WORKLOAD_POISSON, WORKLOAD_GAMMA, WORKLOAD_MMPP, WORKLOAD_BURST, WORKLOAD_CLOSED };
@@ -60,7 +61,7 @@ static int draw_workload(struct draw *d, const struct policy_case *of, uint32_t 
         .arrivals = arrivals[draw_below(d, sizeof arrivals / sizeof *arrivals)], .cv = 3, .states = 2,
         .classes = classes, .class_count = CLASSES,
     };
-    params.rate = replicas * (50 + 250 * draw_unit(d));
+    params.rate = world->replicas * (50 + 250 * draw_unit(d)) / (world->max_requests > 1024 ? 4 : 1);
     params.rates[0] = params.rate / 4, params.rates[1] = 2 * params.rate;
     params.stays_s[0] = 1, params.stays_s[1] = 0.5;
     params.size = 2 + draw_below(d, 60);
@@ -86,6 +87,20 @@ static size_t draw_faults(struct draw *d, uint32_t replicas, double horizon_s, s
     return count;
 }
 
+/* The workload as a list, some of it with keys and values that come along; submitted one by one. */
+static struct planned_request *as_list(struct draw *d, struct workload *workload, uint32_t count)
+{
+    struct planned_request *list = calloc(count, sizeof *list);
+    struct workload_request w;
+    for (uint32_t i = 0; list && i < count && workload_next(workload, &w); i++)
+        list[i].submit = (struct engine_submit){
+            .token_count = w.prompt_tokens, .forced_output_tokens = w.output_tokens, .planned_ns = w.planned_ns,
+            .predicted_output_tokens = w.predicted_output_tokens, .priority = w.priority, .tenant = w.tenant,
+            .carried_tokens = draw_below(d, 4) ? 0 : draw_below(d, w.prompt_tokens + 1), .session = draw_below(d, 30),
+        };
+    return list;
+}
+
 static void take_result(const struct world *w, int status, const struct lathe_error *err, struct case_result *result)
 {
     struct engine_stats stats;
@@ -101,6 +116,7 @@ void case_run(struct registry *registry, const struct policy_case *of, struct ca
     struct draw draw = { of->seed, 0 };
     struct simulated_fault faults[MAX_FAULTS];
     struct workload *workload = NULL;
+    struct planned_request *list = NULL;
     struct lathe_error err = { 0 };
     struct world world;
     uint32_t concurrency;
@@ -115,16 +131,19 @@ void case_run(struct registry *registry, const struct policy_case *of, struct ca
         world_close(&world);
         return;
     }
-    status = draw_workload(&draw, of, params.replicas, &horizon_s, &concurrency, &workload, &err);
+    status = draw_workload(&draw, of, &params, &horizon_s, &concurrency, &workload, &err);
     if (status == LATHE_OK) {
         size_t count = draw_faults(&draw, params.replicas, horizon_s, faults);
         struct simulate_params simulating = { .workload = workload, .faults = faults, .fault_count = count,
                                               .concurrency = concurrency, .think_ns = concurrency ? 1000000 : 0 };
+        if (draw_below(&draw, 2) && (list = as_list(&draw, workload, of->requests)))
+            simulating.workload = NULL, simulating.requests = list, simulating.count = of->requests;
         status = world_run(&world, &simulating, &err);
     }
     if (status == LATHE_OK)
         status = world_check(&world, &err);
     take_result(&world, status, &err, result);
+    free(list);
     workload_close(workload);
     world_close(&world);
 }
