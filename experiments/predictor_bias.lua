@@ -11,7 +11,7 @@
 -- prediction, stays in front of everyone; a short one taken for a long one delays itself alone. But it may
 -- do so for very long, and where a whole kind is taken for the other, it is the order between the two that is
 -- lost, whichever erred. Which is dearer hangs on how wild the lengths are: with those of Azure's code trace
--- (--long 0.1 --factor 10) a missed long one cost five times as much, with the sample's tame ones the reverse.
+-- (--long 0.1 --factor 10) a missed long one cost five times as much, with tamer ones it can be the reverse.
 --
 --   lathe run experiments/predictor_bias.lua
 --   lathe run experiments/predictor_bias.lua -- --factor 10 --load 0.8
