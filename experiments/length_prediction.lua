@@ -12,8 +12,8 @@
 --
 -- and two predictors that know less than any noise: the mean for everybody, and nothing. All are held
 -- against FCFS, with the same arrivals and lengths (common random numbers, paired by seed): a ratio of
--- mean responses below 1 is a gain. With the true lengths, at load 0.9, Azure's 2023 traces give 0.49
--- (conversation) and 0.11 (code) by theory.
+-- mean responses below 1 is a gain. With true lengths, at load 0.9, theory gives 0.49 for the lengths of
+-- Azure's 2023 conversation trace and 0.11 for those of its code trace, in the long run.
 --
 --   lathe run experiments/length_prediction.lua
 --   lathe run experiments/length_prediction.lua -- --trace azure_llm_2023_conv.csv --requests 20000
@@ -165,8 +165,8 @@ return {
              "  Half of that gain is lost %s, all of it %s.")
         :format(way[2], best.value, best.low, best.high, said(sigma_at(0.5)), said(sigma_at(0))))
     end
-    print(("The mean for everybody tells nobody apart: SRPT and SJF then serve as they come. Only doubling makes something of it,\n" ..
-           "%s of FCFS's: who outlives the mean goes behind."):format(rows[2].double))
+    print(("The mean for everybody tells nobody apart: SRPT and SJF then serve as they come. Only doubling acts on it, since who\n" ..
+           "outlives the mean goes behind; that brings %s of FCFS's."):format(rows[2].double))
     print("What would change this: the load (where nobody waits nothing is gained); the spread of lengths (the wilder they are, the\n" ..
           "more an order gains and the more error it forgives: try the code trace); errors that lean to one side\n" ..
           "(predictor_bias.lua); and batches, in which a long answer blocks nobody until the places are taken.")

@@ -8,8 +8,10 @@
 --
 -- What is expected (Dell'Amico, Carra and Michiardi, "PSBS: Practical Size-Based Scheduling", 2016): a long
 -- job taken for a short one is the dear mistake. It comes to its turn early and, once it has outrun its
--- prediction, stays in front of everyone; a short one taken for a long one delays itself alone. But where
--- a whole kind is taken for the other, it is the order between the two that is lost, whichever erred.
+-- prediction, stays in front of everyone; a short one taken for a long one delays itself alone. But it may
+-- do so for very long, and where a whole kind is taken for the other, it is the order between the two that is
+-- lost, whichever erred. Which is dearer hangs on how wild the lengths are: with those of Azure's code trace
+-- (--long 0.1 --factor 10) a missed long one cost five times as much, with tamer ones it can be the reverse.
 --
 --   lathe run experiments/predictor_bias.lua
 --   lathe run experiments/predictor_bias.lua -- --factor 10 --load 0.8
