@@ -38,7 +38,7 @@ local FIGURES <const> = {
   { name = "tpot_p99",     title = "TPOT p99 ms",   allowed = 0.05, spread = true },
 }
 local WARM_STEPS <const>, WARM_REQUESTS <const> = 12, 5 -- touch memory for the first time
-local BATCH_TOKENS <const> = 256
+local BATCH_TOKENS <const> = 128 -- most rows of a step; prompts that are cut by it give steps without output
 local QUIET <const> = 2 -- percent of the processors that others may use
 
 local function batching_of(o, name)
@@ -100,7 +100,7 @@ local function design(o, second)
     end
     for prompt = 17, 35 do alone(prompt) end
     for prompt = 36, 2 * o.prompt, 5 do alone(prompt) end
-    for rest = 10, 66, 8 do alone(BATCH_TOKENS + rest) end -- cut: a step without output, and one with a long past
+    for i = 1, 8 do alone((1 + i % 2) * BATCH_TOKENS + 2 + 8 * i) end -- cut: steps without output, and with a long past
     for together = 2, o.places do
       for k = 1, together do add(math.max(1, o.prompt // 2 + 7 * k - 3 * together), 2) end
       pause(together * (o.prompt // 2 + 7), 2)
