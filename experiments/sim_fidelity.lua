@@ -1,9 +1,8 @@
 -- How well does the simulator, calibrated on one real run, predict other real runs?
 -- SPDX-License-Identifier: MIT
 --
--- One run of the model, made of all that a step can be (1 … 8 decoding, prompts alone, together and into
--- running decodes, two lengths of context), gives a cost profile: tables by rows and by outputs, and the
--- context's share (lathe.calibrate). Then five other runs, of other rates, schedulers and batchings, are
+-- One run of the model, made of all that a step can be (lathe.calibrate_plan), gives a cost profile: tables
+-- by rows and by outputs, and the context's share (lathe.calibrate). Then five other runs, of other rates, schedulers and batchings, are
 -- predicted by it: the same arrivals and lengths through the same stages by the same names, on the virtual
 -- clock. Their rates are shares of what each configuration can do at most, which a short closed run measures.
 --
@@ -19,6 +18,7 @@
 --   lathe run experiments/sim_fidelity.lua -- --form line       what straight lines alone would predict
 local lathe     = require "lathe"
 local calibrate = require "lathe.calibrate"
+local plan      = require "lathe.calibrate_plan"
 local stats     = require "lathe.stats"
 local workload  = require "lathe.workload"
 
@@ -79,51 +79,6 @@ local function load_of(o, run, rate)
 end
 
 -- ── the run that is calibrated on ──────────────────────────────────────────────────────
-
--- `second`: what this machine needs for a prompt of 64 tokens; pauses are multiples of it. What overlaps
--- all the same is another step to learn from.
-local function design(o, second)
-  local requests, at = {}, 0
-  local function add(prompt, output) requests[#requests + 1] = { at = at, prompt_tokens = prompt, output_tokens = output } end
-  local function pause(prompt_tokens, steps) at = at + second * (1.1 * prompt_tokens / 64 + 0.2 * steps + 0.2) end
-  local function alone(prompt)
-    add(prompt, 1)
-    pause(prompt, 1)
-  end
-  for _ = 1, o.effort do
-    for _, prompt in ipairs { 8, o.prompt + 3 } do -- a staircase: all places decode, then one less, and so on
-      for k = 1, o.places do add(prompt, 6 * k) end
-      pause(o.places * prompt, 6 * o.places)
-    end
-    for _ = 1, 3 do -- prompts alone: where kernels change every length, then every remainder of their groups
-      for prompt = 1, 16 do alone(prompt) end
-    end
-    for prompt = 17, 35 do alone(prompt) end
-    for prompt = 36, 2 * o.prompt, 5 do alone(prompt) end
-    for i = 1, 8 do alone((1 + i % 2) * BATCH_TOKENS + 2 + 8 * i) end -- cut: steps without output, and with a long past
-    for together = 2, o.places do
-      for k = 1, together do add(math.max(1, o.prompt // 2 + 7 * k - 3 * together), 2) end
-      pause(together * (o.prompt // 2 + 7), 2)
-    end
-    for decoding = 1, o.places - 1, 2 do -- prompts into running decodes
-      for _ = 1, decoding do add(8, 45) end
-      pause(8 * decoding, 0)
-      for i, prompt in ipairs { 5, 7, 9, 12, 14, 18, 22, 25, 34, 43, 56, 65, 80, 95, 111 } do
-        add(prompt + decoding + i % 2, 1)
-        pause(prompt + decoding, 2)
-      end
-      pause(0, 10)
-    end
-    local prompt, output = lengths(o)
-    local traffic = workload.poisson { rate = 0.4 / second, requests = 4 * o.places, seed = o.seed, prompt = prompt, output = output }
-    for _, r in ipairs(traffic.requests) do
-      requests[#requests + 1] = { at = at + r.at, prompt_tokens = r.prompt_tokens, output_tokens = r.output_tokens }
-    end
-    at = requests[#requests].at
-    pause(o.prompt, o.tokens)
-  end
-  return { name = "calibration", requests = requests }
-end
 
 -- Seconds of a prompt of 64 tokens, and all that is slow at first is done.
 local function warm_up(o, s)
@@ -211,6 +166,14 @@ local function once(o, s, run, fit)
   run.off[#run.off + 1] = off
 end
 
+-- What the report and the profile say it is of.
+local function describe(o, r)
+  local run = r:query "select machine, date(started_at / 1000000000, 'unixepoch') as day from run where id = :run" [1]
+  local machine = run.machine and lathe.json.decode(run.machine) or {}
+  return ("%s on %s, %s processors, %s, %s"):format(o.truth ~= "" and o.truth or o.model, machine.cpu or "an unknown machine",
+    machine.cpus or "?", o.threads == 0 and "a thread on each" or ("%d threads"):format(o.threads), run.day)
+end
+
 local function predict(o, s, run)
   local r <close> = simulated_run(o, s, { scheduler = run.scheduler, batching = batching_of(o, run.batching),
                                           workload = load_of(o, run, run.rate), label = run.title .. ", predicted" })
@@ -255,7 +218,7 @@ return {
     model    = { default = "smollm2-135m", help = "the model, a short name or a GGUF file" },
     truth    = { default = "", help = "a cost profile: a simulation by it stands in for the model, on the virtual clock" },
     form     = { default = "tables", help = "of the profile that is fitted", choices = { "tables", "line" } },
-    requests = { default = 60, help = "requests of each run", min = 20 },
+    requests = { default = 48, help = "requests of each run", min = 20 },
     prompt   = { default = 80, help = "tokens of a prompt, the middle of a uniform distribution", unit = "tokens", min = 16, max = 256 },
     tokens   = { default = 20, help = "tokens of an answer, likewise", unit = "tokens", min = 4, max = 256 },
     places   = { default = 8, help = "most requests in a step", min = 2, max = 16 },
@@ -277,11 +240,15 @@ return {
     local found = { drift = drift, runs = {}, from = processor_time() }
     local second = warm_up(o, s)
     reference(o, s, drift)
-    local r <close> = real_run(o, s, { workload = design(o, second), batching = batching_of(o, "continuous"), label = "calibration" })
+    local prompt, output = lengths(o)
+    local work = plan { second = second, places = o.places, prompt = prompt, output = output, batch_tokens = BATCH_TOKENS,
+                        effort = o.effort, seed = o.seed }
+    local r <close> = real_run(o, s, { workload = work, batching = batching_of(o, "continuous"), label = "calibration" })
     local rows = calibrate.rows(lathe.sql(r.database), { r.id }, { skip = WARM_STEPS, gaps = true })
     found.fit = calibrate.fit(rows, { form = o.form })
     found.profile = r.database:gsub("%.db$", "") .. ".profile"
-    calibrate.write(found.profile, found.fit, { "model: " .. (o.truth ~= "" and o.truth or o.model) })
+    found.of = describe(o, r)
+    calibrate.write(found.profile, found.fit, { found.of })
     s.simulator = lathe.model { "sim", profile = found.profile, noise = 0 }
     reference(o, s, drift)
 
@@ -313,9 +280,11 @@ return {
       end
     end
     local fit, all = found.fit, found.fit.residuals[1]
-    print(("\n%d requests a run, prompts of %d and answers of %d tokens (mean), %d places, %s;\n" ..
-           "runs are scheduler, batching, share of that configuration's saturation:\n"):format(o.requests, o.prompt, o.tokens, o.places,
-             o.repeats == 1 and "one repeat" or "medians of " .. o.repeats .. " repeats"))
+    if o.report then print "\n# How well the simulator predicts" end
+    print(("\n%s.\n%d requests a run, prompts of %d and answers of %d tokens (mean), %d places, %s;\n" ..
+           "runs are scheduler, batching, share of that configuration's saturation:\n")
+      :format(found.of, o.requests, o.prompt, o.tokens, o.places,
+        o.repeats == 1 and "one repeat" or "medians of " .. o.repeats .. " repeats"))
     if o.report then print_markdown(rows) else lathe.print(rows, COLUMNS) end
     local off = {}
     for i, run in ipairs(found.runs) do off[i] = ("%.1f%%"):format(100 * stats.median(run.off)) end
