@@ -249,7 +249,9 @@ return {
     found.profile = r.database:gsub("%.db$", "") .. ".profile"
     found.of = describe(o, r)
     calibrate.write(found.profile, found.fit, { found.of })
-    s.simulator = lathe.model { "sim", profile = found.profile, noise = 0 }
+    local info = s.model:info()
+    s.simulator = lathe.model { "sim", profile = found.profile, noise = 0, kv_bytes_per_token = info.kv_bytes_per_token,
+                                context = info.context_tokens }
     reference(o, s, drift)
 
     local most = {}
