@@ -30,7 +30,7 @@ local random = require "lathe.random"
 local stats  = require "lathe.stats"
 local tables = require "lathe.calibrate_tables"
 
-local calibrate = { nnls = nnls }
+local calibrate = { nnls = nnls, rows = require "lathe.calibrate_rows" }
 
 -- Coefficients by the names that a cost profile has; of the form "tables" those marked.
 local LINE <const> = {
@@ -44,45 +44,6 @@ local LINE <const> = {
 calibrate.names = { "step_us", "floor_us", "prefill_us", "prefill_context_ns", "decode_us", "decode_context_ns", "padding_us", "noise" }
 
 local BLOCKS <const>, RESAMPLES <const>, STREAM <const> = 200, 400, 11
-local AT_ONCE_NS <const> = 300000 -- longer gaps between steps are idleness
-
--- ── rows ───────────────────────────────────────────────────────────────────────────────
-
--- Steps of these runs (nil: all of the database) as { duration_us, prefill_tokens, … }, in order.
--- wishes: `skip`: without the first so many of each run, in which memory is touched for the first
--- time; `gaps`: a duration goes on to the start of the step after it where that follows at once, as
--- a simulation's does. One row with something before it counts as decoding, as with model/sim.
--- `outputs` are the rows that gave a token; where a run has no rows of who was in its steps, its requests.
-function calibrate.rows(db, runs, wishes)
-  wishes = wishes or {}
-  check.fields("calibrate.rows", wishes, { "skip", "gaps" })
-  local ids = {}
-  for i, id in ipairs(runs or {}) do ids[i] = ("%d"):format(id) end
-  local rows = db:query(([[
-    with member as (
-      select m.run_id, m.step_id, m.phase = 'decode' or m.first_position + m.tokens >= q.prompt_tokens as output,
-             m.phase = 'prefill' and m.tokens = 1 and m.first_position > 0 as single, m.first_position as past
-      from step_request m join request q on q.run_id = m.run_id and q.id = m.request_id
-    ), company as (
-      select run_id, step_id, sum(output) as outputs, sum(single) as singles, sum(single * past) as singles_past
-      from member group by run_id, step_id
-    )
-    select (s.end_ns - s.start_ns) / 1000.0 as duration_us, s.prefill_tokens - ifnull(c.singles, 0) as prefill_tokens,
-           s.prefill_token_context - ifnull(c.singles_past, 0) as prefill_token_context,
-           s.decode_tokens + ifnull(c.singles, 0) as decode_tokens,
-           s.decode_context_tokens + ifnull(c.singles_past + c.singles, 0) as decode_context_tokens,
-           s.padding_tokens, ifnull(c.outputs, s.requests) as outputs,
-           lead(s.start_ns) over of_run - s.end_ns as gap_ns, row_number() over of_run as number
-    from step s left join company c on c.run_id = s.run_id and c.step_id = s.id
-    where s.end_ns > s.start_ns %s window of_run as (partition by s.run_id, s.replica order by s.id) order by s.run_id, s.id]])
-    :format(#ids > 0 and ("and s.run_id in (%s)"):format(table.concat(ids, ", ")) or ""))
-  local kept = {}
-  for _, row in ipairs(rows) do
-    if wishes.gaps and row.gap_ns and row.gap_ns < AT_ONCE_NS then row.duration_us = row.duration_us + row.gap_ns / 1000 end
-    if row.number > (wishes.skip or 0) then kept[#kept + 1] = row end
-  end
-  return kept
-end
 
 local function kind_of(row)
   if row.prefill_tokens == 0 then return "decode only" end
@@ -306,7 +267,7 @@ end
 function calibrate.write(path, fit, comments)
   local file, why = io.open(path, "w")
   if not file then core.fail(("calibrate.write: the profile can't be written: %s"):format(why)) end
-  file:write "# How long a step takes: a cost profile, fitted by experiments/calibrate.lua.\n"
+  file:write "# How long a step takes: a cost profile, fitted by lathe.calibrate.\n"
   for _, comment in ipairs(comments or {}) do file:write("# ", (comment:gsub("[\r\n]", " ")), "\n") end
   for _, r in ipairs(fit.residuals) do
     file:write(("# residuals, %s: %d steps, median error %.1f%%, 90%% within %.1f%%%s\n"):format(r.kind, r.steps, 100 * r.median,
