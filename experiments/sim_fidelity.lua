@@ -9,12 +9,12 @@
 --   step      mean time of a step: the simulator's for the very batches that the run had, against its own
 --   tokens/s  of the whole run; TTFT and TPOT: p50 and p99 over the requests that came after the first few
 --
--- Of several repeats the median counts. Allowed are 2% for steps, 5% for the rest, and for a p99 the spread of
--- the repeats if that is more. A reference batch before every run tells how far the machine itself drifted:
--- on a machine that others use the errors are the machine's.
+-- Of several repeats the median counts, and of the simulations, which draw the steps' noise, too. Allowed
+-- are 2% for steps, 5% for the rest, and for a p99 the spread of the repeats if that is more. A reference
+-- batch before every run tells how far the machine itself drifted: where others use it, errors are theirs.
 --
 --   lathe run experiments/sim_fidelity.lua
---   lathe run experiments/sim_fidelity.lua -- --repeats 5 --requests 120 --report
+--   lathe run experiments/sim_fidelity.lua -- --repeats 5 --requests 160 --effort 2 --report
 --   lathe run experiments/sim_fidelity.lua -- --form line       what straight lines alone would predict
 local lathe     = require "lathe"
 local calibrate = require "lathe.calibrate"
@@ -39,6 +39,7 @@ local FIGURES <const> = {
 }
 local WARM_STEPS <const>, WARM_REQUESTS <const> = 12, 5 -- touch memory for the first time
 local BATCH_TOKENS <const> = 128 -- most rows of a step; prompts that are cut by it give steps without output
+local SIMULATIONS <const>, OTHER_SEED <const> = 15, 1000 -- no draw is one of a measured run
 local QUIET <const> = 2 -- percent of the processors that others may use
 
 local function batching_of(o, name)
@@ -61,9 +62,9 @@ local function real_run(o, s, d)
   return lathe.run(d)
 end
 
-local function simulated_run(o, s, d)
+local function simulated_run(s, d)
   d.model, d.clock, d.trace = s.simulator, "virtual", { rows = "requests" }
-  d.engine, d.seed = { batch_tokens = BATCH_TOKENS, max_requests = 1024 }, o.seed
+  d.engine = { batch_tokens = BATCH_TOKENS, max_requests = 1024 }
   return lathe.run(d)
 end
 
@@ -174,10 +175,18 @@ local function describe(o, r)
     machine.cpus or "?", o.threads == 0 and "a thread on each" or ("%d threads"):format(o.threads), run.day)
 end
 
+-- Medians of simulations that differ in the steps' noise alone: where a request just catches a step or just
+-- misses it, all that follows is another, in real runs too.
 local function predict(o, s, run)
-  local r <close> = simulated_run(o, s, { scheduler = run.scheduler, batching = batching_of(o, run.batching),
-                                          workload = load_of(o, run, run.rate), label = run.title .. ", predicted" })
-  run.predicted = figures_of(r)
+  local all = {}
+  for i = 1, SIMULATIONS do
+    local r <close> = simulated_run(s, { scheduler = run.scheduler, batching = batching_of(o, run.batching),
+                                         workload = load_of(o, run, run.rate), seed = o.seed + OTHER_SEED + i,
+                                         label = run.title .. ", predicted" })
+    all[i] = figures_of(r)
+  end
+  run.predicted = {}
+  for name in pairs(all[1]) do run.predicted[name] = stats.median(stats.column(all, name)) end
 end
 
 local function judge(run)
@@ -250,7 +259,7 @@ return {
     found.of = describe(o, r)
     calibrate.write(found.profile, found.fit, { found.of })
     local info = s.model:info()
-    s.simulator = lathe.model { "sim", profile = found.profile, noise = 0, kv_bytes_per_token = info.kv_bytes_per_token,
+    s.simulator = lathe.model { "sim", profile = found.profile, kv_bytes_per_token = info.kv_bytes_per_token,
                                 context = info.context_tokens }
     reference(o, s, drift)
 

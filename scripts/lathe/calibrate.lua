@@ -145,13 +145,14 @@ local function with_floor(rows, plain, relative)
   return best
 end
 
-local function residuals(rows, c)
+-- Of all rows; the noise is of those that are used.
+local function residuals(rows, c, uses)
   local groups, order = {}, { "all", "decode only", "prefill only", "mixed" }
   for _, name in ipairs(order) do groups[name] = { name = name, errors = {}, durations = {}, squares = 0 } end
-  local logs = 0
-  for _, row in ipairs(rows) do
+  local logs, count = 0, 0
+  for i, row in ipairs(rows) do
     local us = math.max(calibrate.predict(c, row), 1e-3)
-    logs = logs + math.log(row.duration_us / us) ^ 2
+    if not uses or uses[i] then logs, count = logs + math.log(row.duration_us / us) ^ 2, count + 1 end
     for _, name in ipairs { "all", kind_of(row) } do
       local g = groups[name]
       g.errors[#g.errors + 1] = math.abs(us - row.duration_us) / row.duration_us
@@ -169,7 +170,7 @@ local function residuals(rows, c)
                           p90 = stats.percentile(g.errors, 90), r2 = spread > 0 and 1 - g.squares / spread or nil }
     end
   end
-  return list, math.sqrt(logs / #rows)
+  return list, math.sqrt(logs / count)
 end
 
 local function bootstrap(rows, relative, seed)
@@ -218,12 +219,12 @@ local function with_tables(rows, relative)
   if #rows < 2 * #columns then
     core.fail(("calibrate.fit: %d steps are too few to fit tables of %d figures"):format(#rows, #columns))
   end
-  local c, out = coefficients(columns, sums(columns, rows, 1, #rows, relative)), 0
+  local c, uses, out = coefficients(columns, sums(columns, rows, 1, #rows, relative))
   for _ = 1, 4 do
-    local uses, count = undisturbed(rows, c)
-    c, out = coefficients(columns, sums(columns, rows, 1, #rows, relative, uses)), count
+    uses, out = undisturbed(rows, c)
+    c = coefficients(columns, sums(columns, rows, 1, #rows, relative, uses))
   end
-  return c, out
+  return c, uses, out
 end
 
 -- wishes: weights = "relative" | "absolute", form = "line" | "tables", floor = true to look for floor_us
@@ -247,9 +248,9 @@ function calibrate.fit(rows, wishes)
     core.fail(("%s: %d steps are too few to fit %d figures; at least %d are wanted"):format(what, #rows, #LINE, 2 * #LINE))
   end
   local relative, seen, out = weights == "relative", {}, 0
-  local c
+  local c, uses
   if form == "tables" then
-    c, out = with_tables(rows, relative)
+    c, uses, out = with_tables(rows, relative)
   else
     c = coefficients(LINE, sums(LINE, rows, 1, #rows, relative))
     if wishes.floor then c = with_floor(rows, c, relative) end
@@ -257,7 +258,7 @@ function calibrate.fit(rows, wishes)
   for _, row in ipairs(rows) do
     for _, column in ipairs(LINE) do seen[column.name] = seen[column.name] or column.of(row) ~= 0 end
   end
-  local left, noise = residuals(rows, c)
+  local left, noise = residuals(rows, c, uses)
   local sure = form == "line" and c.floor_us == 0
   return { coefficients = c, residuals = left, noise = noise, steps = #rows, left_out = out, seen = seen, weights = weights, form = form,
            intervals = sure and bootstrap(rows, relative, check.integer(what, wishes, "seed", 0, math.maxinteger, 1)) or {} }
