@@ -275,7 +275,9 @@ return {
     for i, d in ipairs(RUNS) do
       most[d.batching] = most[d.batching] or saturation(o, s, d)
       local run = { number = i, scheduler = d.scheduler, batching = d.batching, load = d.load, rate = d.load * most[d.batching],
-                    title = ("%s %s %.2f"):format(d.scheduler, d.batching, d.load), measured = {}, predicted_step = {}, off = {}, slower = {} }
+
+                    title = ("%s %s %.2f"):format(d.scheduler, d.batching, d.load), measured = {},
+                    predicted_step = {}, off = {}, slower = {} }
       found.runs[i] = run
     end
     for _ = 1, o.repeats do -- the first two references are those around the calibration
