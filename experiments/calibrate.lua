@@ -8,8 +8,10 @@
 --   duration = step + prefill · tokens + prefill_context · tokens × past + decode · requests
 --              + decode_context · their contexts + padding · padding tokens
 --
--- to the rows of table `step`. The figures land in a cost profile (--profile), which a simulation
--- of this model on this machine reads; what the fit leaves unexplained is its noise.
+-- to the rows of table `step`. With --form tables the fixed part and the row's share become tables by the
+-- step's rows and outputs (lathe.calibrate_tables), which a processor's kernels need. The figures land in
+-- a cost profile (--profile), which a simulation of this model on this machine reads; what the fit leaves
+-- unexplained is its noise.
 local lathe     = require "lathe"
 local calibrate = require "lathe.calibrate"
 local workload  = require "lathe.workload"
@@ -103,6 +105,7 @@ return {
     run     = { default = 0, help = "of that run; 0: of all runs in it", min = 0 },
     effort  = { default = 1.0, help = "how much to run: 1 takes about a minute on two cores", min = 0.05, max = 100 },
     weights = { default = "relative", help = "relative or absolute errors are squared", choices = { "relative", "absolute" } },
+    form    = { default = "line", help = "straight lines, or tables by rows and outputs", choices = { "line", "tables" } },
     floor   = { default = false, help = "look for a least duration, floor_us, too" },
     profile = { default = "", help = "where the cost profile is written; unless said, beside the database" },
   },
@@ -116,7 +119,7 @@ return {
     local db = lathe.sql(database)
     local rows = calibrate.rows(db, ids)
     if #rows == 0 then error(("%s has no steps%s"):format(database, ids and state.model == nil and " of run " .. ids[1] or ""), 0) end
-    local fit = calibrate.fit(rows, { weights = o.weights, floor = o.floor })
+    local fit = calibrate.fit(rows, { weights = o.weights, form = o.form, floor = o.floor })
     return { fit = fit, comments = describe(db, ids, fit), database = database }
   end,
   report = function(o, result)
@@ -124,9 +127,16 @@ return {
     local c = fit.coefficients
     print_fit(fit)
     print "\nWhat was found:"
-    print(("A step takes %s, %s more for each prefilled token and %s for each decoding request; half of all steps are within "
-      .. "%.1f%% of that, nine in ten within %.1f%%."):format(shown(c.step_us), shown(c.prefill_us), shown(c.decode_us),
-        100 * fit.residuals[1].median, 100 * fit.residuals[1].p90))
+    if fit.form == "tables" then
+      local least, most = c.rows_us[1], c.rows_us[#c.rows_us]
+      print(("Without attention and outputs, rows: %d take %s, %d take %s; %d steps that something disturbed were left out.")
+        :format(least.at, shown(least.us), most.at, shown(most.us), fit.left_out))
+    else
+      print(("A step takes %s, %s more for each prefilled token and %s for each decoding request."):format(shown(c.step_us),
+        shown(c.prefill_us), shown(c.decode_us)))
+    end
+    print(("Half of all steps are within %.1f%% of that, nine in ten within %.1f%%."):format(100 * fit.residuals[1].median,
+      100 * fit.residuals[1].p90))
     local path = o.profile ~= "" and o.profile or result.database:gsub("%.db$", "") .. ".profile"
     calibrate.write(path, fit, result.comments)
     print("The profile is in " .. path .. ".")

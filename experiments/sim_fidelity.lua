@@ -1,24 +1,24 @@
 -- How well does the simulator, calibrated on one real run, predict other real runs?
 -- SPDX-License-Identifier: MIT
 --
--- One run of the model, made of all that a step can be (1 … 8 decoding, prompts alone, together and into
--- running decodes, two lengths of context), gives a cost profile: tables by rows and by outputs, and the
--- context's share (lathe.calibrate). Then five other runs, of other rates, schedulers and batchings, are
+-- One run of the model, made of all that a step can be (lathe.calibrate_plan), gives a cost profile: tables
+-- by rows and by outputs, and the context's share (lathe.calibrate). Then five other runs, of other rates, schedulers and batchings, are
 -- predicted by it: the same arrivals and lengths through the same stages by the same names, on the virtual
 -- clock. Their rates are shares of what each configuration can do at most, which a short closed run measures.
 --
 --   step      mean time of a step: the simulator's for the very batches that the run had, against its own
 --   tokens/s  of the whole run; TTFT and TPOT: p50 and p99 over the requests that came after the first few
 --
--- Of several repeats the median counts. Allowed are 2% for steps, 5% for the rest, and for a p99 the spread of
--- the repeats if that is more. A reference batch before every run tells how far the machine itself drifted:
--- on a machine that others use the errors are the machine's.
+-- Of several repeats the median counts, and of the simulations, which draw the steps' noise, too. Allowed
+-- are 2% for steps, 5% for the rest, and for a p99 the spread of the repeats if that is more. A reference
+-- batch before every run tells how far the machine itself drifted: where others use it, errors are theirs.
 --
 --   lathe run experiments/sim_fidelity.lua
---   lathe run experiments/sim_fidelity.lua -- --repeats 5 --requests 120 --report
+--   lathe run experiments/sim_fidelity.lua -- --repeats 5 --requests 160 --effort 2 --report
 --   lathe run experiments/sim_fidelity.lua -- --form line       what straight lines alone would predict
 local lathe     = require "lathe"
 local calibrate = require "lathe.calibrate"
+local plan      = require "lathe.calibrate_plan"
 local stats     = require "lathe.stats"
 local workload  = require "lathe.workload"
 
@@ -38,7 +38,8 @@ local FIGURES <const> = {
   { name = "tpot_p99",     title = "TPOT p99 ms",   allowed = 0.05, spread = true },
 }
 local WARM_STEPS <const>, WARM_REQUESTS <const> = 12, 5 -- touch memory for the first time
-local BATCH_TOKENS <const> = 256
+local BATCH_TOKENS <const> = 128 -- most rows of a step; prompts that are cut by it give steps without output
+local SIMULATIONS <const>, OTHER_SEED <const> = 15, 1000 -- no draw is one of a measured run
 local QUIET <const> = 2 -- percent of the processors that others may use
 
 local function batching_of(o, name)
@@ -61,9 +62,9 @@ local function real_run(o, s, d)
   return lathe.run(d)
 end
 
-local function simulated_run(o, s, d)
+local function simulated_run(s, d)
   d.model, d.clock, d.trace = s.simulator, "virtual", { rows = "requests" }
-  d.engine, d.seed = { batch_tokens = BATCH_TOKENS, max_requests = 1024 }, o.seed
+  d.engine = { batch_tokens = BATCH_TOKENS, max_requests = 1024 }
   return lathe.run(d)
 end
 
@@ -79,51 +80,6 @@ local function load_of(o, run, rate)
 end
 
 -- ── the run that is calibrated on ──────────────────────────────────────────────────────
-
--- `second`: what this machine needs for a prompt of 64 tokens; pauses are multiples of it. What overlaps
--- all the same is another step to learn from.
-local function design(o, second)
-  local requests, at = {}, 0
-  local function add(prompt, output) requests[#requests + 1] = { at = at, prompt_tokens = prompt, output_tokens = output } end
-  local function pause(prompt_tokens, steps) at = at + second * (1.1 * prompt_tokens / 64 + 0.2 * steps + 0.2) end
-  local function alone(prompt)
-    add(prompt, 1)
-    pause(prompt, 1)
-  end
-  for _ = 1, o.effort do
-    for _, prompt in ipairs { 8, o.prompt + 3 } do -- a staircase: all places decode, then one less, and so on
-      for k = 1, o.places do add(prompt, 6 * k) end
-      pause(o.places * prompt, 6 * o.places)
-    end
-    for _ = 1, 3 do -- prompts alone: where kernels change every length, then every remainder of their groups
-      for prompt = 1, 16 do alone(prompt) end
-    end
-    for prompt = 17, 35 do alone(prompt) end
-    for prompt = 36, 2 * o.prompt, 5 do alone(prompt) end
-    for rest = 10, 66, 8 do alone(BATCH_TOKENS + rest) end -- cut: a step without output, and one with a long past
-    for together = 2, o.places do
-      for k = 1, together do add(math.max(1, o.prompt // 2 + 7 * k - 3 * together), 2) end
-      pause(together * (o.prompt // 2 + 7), 2)
-    end
-    for decoding = 1, o.places - 1, 2 do -- prompts into running decodes
-      for _ = 1, decoding do add(8, 45) end
-      pause(8 * decoding, 0)
-      for i, prompt in ipairs { 5, 7, 9, 12, 14, 18, 22, 25, 34, 43, 56, 65, 80, 95, 111 } do
-        add(prompt + decoding + i % 2, 1)
-        pause(prompt + decoding, 2)
-      end
-      pause(0, 10)
-    end
-    local prompt, output = lengths(o)
-    local traffic = workload.poisson { rate = 0.4 / second, requests = 4 * o.places, seed = o.seed, prompt = prompt, output = output }
-    for _, r in ipairs(traffic.requests) do
-      requests[#requests + 1] = { at = at + r.at, prompt_tokens = r.prompt_tokens, output_tokens = r.output_tokens }
-    end
-    at = requests[#requests].at
-    pause(o.prompt, o.tokens)
-  end
-  return { name = "calibration", requests = requests }
-end
 
 -- Seconds of a prompt of 64 tokens, and all that is slow at first is done.
 local function warm_up(o, s)
@@ -211,19 +167,42 @@ local function once(o, s, run, fit)
   run.off[#run.off + 1] = off
 end
 
-local function predict(o, s, run)
-  local r <close> = simulated_run(o, s, { scheduler = run.scheduler, batching = batching_of(o, run.batching),
-                                          workload = load_of(o, run, run.rate), label = run.title .. ", predicted" })
-  run.predicted = figures_of(r)
+-- What the report and the profile say it is of.
+local function describe(o, r)
+  local run = r:query "select machine, date(started_at / 1000000000, 'unixepoch') as day from run where id = :run" [1]
+  local machine = run.machine and lathe.json.decode(run.machine) or {}
+  return ("%s on %s, %s processors, %s, %s"):format(o.truth ~= "" and o.truth or o.model, machine.cpu or "an unknown machine",
+    machine.cpus or "?", o.threads == 0 and "a thread on each" or ("%d threads"):format(o.threads), run.day)
 end
 
-local function judge(run)
+-- Medians of simulations that differ in the steps' noise alone: where a request just catches a step or just
+-- misses it, all that follows is another, in real runs too.
+-- With --follow-drift the machine is believed to be as much slower as the reference batches around the run were:
+-- so much quicker come the arrivals of the simulation, and so much longer is all that it says.
+local function predict(o, s, run)
+  local all, slower = {}, o.follow_drift and stats.median(run.slower) or 1
+  for i = 1, SIMULATIONS do
+    local r <close> = simulated_run(s, { scheduler = run.scheduler, batching = batching_of(o, run.batching),
+                                         workload = load_of(o, run, run.rate * slower),
+                                         seed = o.seed + OTHER_SEED + i, label = run.title .. ", predicted" })
+    all[i] = figures_of(r)
+  end
+  run.predicted = {}
+  for name in pairs(all[1]) do
+    run.predicted[name] = stats.median(stats.column(all, name)) * (name == "tokens_per_s" and 1 / slower or slower)
+  end
+end
+
+local function judge(run, follow_drift)
   local rows = {}
   for i, figure in ipairs(FIGURES) do
     local values = stats.column(run.measured, figure.name)
     local measured, allowed = stats.median(values), figure.allowed
     if figure.spread and #values > 1 then allowed = math.max(allowed, (stats.max(values) - stats.min(values)) / measured) end
-    local predicted = figure.name == "step_ms" and stats.median(run.predicted_step) * measured or run.predicted[figure.name]
+    local predicted = run.predicted[figure.name]
+    if figure.name == "step_ms" then
+      predicted = stats.median(run.predicted_step) * measured * (follow_drift and stats.median(run.slower) or 1)
+    end
     local off = predicted / measured - 1
     rows[i] = { run = run.title, figure = figure.title, predicted = predicted, measured = measured, error = 100 * off,
                 allowed = 100 * allowed, ok = math.abs(off) <= allowed and "yes" or "MISSED" }
@@ -255,7 +234,7 @@ return {
     model    = { default = "smollm2-135m", help = "the model, a short name or a GGUF file" },
     truth    = { default = "", help = "a cost profile: a simulation by it stands in for the model, on the virtual clock" },
     form     = { default = "tables", help = "of the profile that is fitted", choices = { "tables", "line" } },
-    requests = { default = 60, help = "requests of each run", min = 20 },
+    requests = { default = 48, help = "requests of each run", min = 20 },
     prompt   = { default = 80, help = "tokens of a prompt, the middle of a uniform distribution", unit = "tokens", min = 16, max = 256 },
     tokens   = { default = 20, help = "tokens of an answer, likewise", unit = "tokens", min = 4, max = 256 },
     places   = { default = 8, help = "most requests in a step", min = 2, max = 16 },
@@ -264,6 +243,7 @@ return {
     repeats  = { default = 1, help = "of each run, in turn", min = 1 },
     threads  = { default = 0, help = "of the model; 0: one a processor", min = 0, max = 64 },
     seed     = { default = 1, help = "of arrivals and lengths", min = 0 },
+    follow_drift = { default = false, help = "predict for a machine as slow as the reference batches around each run say" },
     report   = { default = false, help = "print Markdown" },
   },
 
@@ -277,29 +257,38 @@ return {
     local found = { drift = drift, runs = {}, from = processor_time() }
     local second = warm_up(o, s)
     reference(o, s, drift)
-    local r <close> = real_run(o, s, { workload = design(o, second), batching = batching_of(o, "continuous"), label = "calibration" })
+    local prompt, output = lengths(o)
+    local work = plan { second = second, places = o.places, prompt = prompt, output = output, batch_tokens = BATCH_TOKENS,
+                        effort = o.effort, seed = o.seed }
+    local r <close> = real_run(o, s, { workload = work, batching = batching_of(o, "continuous"), label = "calibration" })
     local rows = calibrate.rows(lathe.sql(r.database), { r.id }, { skip = WARM_STEPS, gaps = true })
     found.fit = calibrate.fit(rows, { form = o.form })
     found.profile = r.database:gsub("%.db$", "") .. ".profile"
-    calibrate.write(found.profile, found.fit, { "model: " .. (o.truth ~= "" and o.truth or o.model) })
-    s.simulator = lathe.model { "sim", profile = found.profile, noise = 0 }
+    found.of = describe(o, r)
+    calibrate.write(found.profile, found.fit, { found.of })
+    local info = s.model:info()
+    s.simulator = lathe.model { "sim", profile = found.profile, kv_bytes_per_token = info.kv_bytes_per_token,
+                                context = info.context_tokens }
     reference(o, s, drift)
 
     local most = {}
     for i, d in ipairs(RUNS) do
       most[d.batching] = most[d.batching] or saturation(o, s, d)
       local run = { number = i, scheduler = d.scheduler, batching = d.batching, load = d.load, rate = d.load * most[d.batching],
-                    title = ("%s %s %.2f"):format(d.scheduler, d.batching, d.load), measured = {}, predicted_step = {}, off = {} }
+
+                    title = ("%s %s %.2f"):format(d.scheduler, d.batching, d.load), measured = {},
+                    predicted_step = {}, off = {}, slower = {} }
       found.runs[i] = run
-      predict(o, s, run)
     end
-    for _ = 1, o.repeats do
+    for _ = 1, o.repeats do -- the first two references are those around the calibration
       for _, run in ipairs(found.runs) do
         reference(o, s, drift)
         once(o, s, run, found.fit)
+        reference(o, s, drift)
+        run.slower[#run.slower + 1] = (2 + drift[#drift] + drift[#drift - 1]) / (2 + drift[1] + drift[2])
       end
     end
-    reference(o, s, drift)
+    for _, run in ipairs(found.runs) do predict(o, s, run) end
     found.to = processor_time()
     return found
   end,
@@ -307,15 +296,17 @@ return {
   report = function(o, found, s)
     local rows, missed = {}, {}
     for _, run in ipairs(found.runs) do
-      for _, row in ipairs(judge(run)) do
+      for _, row in ipairs(judge(run, o.follow_drift)) do
         rows[#rows + 1] = row
         if row.ok ~= "yes" then missed[#missed + 1] = ("%s of %s (%+.1f%%)"):format(row.figure, row.run, row.error) end
       end
     end
     local fit, all = found.fit, found.fit.residuals[1]
-    print(("\n%d requests a run, prompts of %d and answers of %d tokens (mean), %d places, %s;\n" ..
-           "runs are scheduler, batching, share of that configuration's saturation:\n"):format(o.requests, o.prompt, o.tokens, o.places,
-             o.repeats == 1 and "one repeat" or "medians of " .. o.repeats .. " repeats"))
+    if o.report then print "\n# How well the simulator predicts" end
+    print(("\n%s.\n%d requests a run, prompts of %d and answers of %d tokens (mean), %d places, %s;\n" ..
+           "runs are scheduler, batching, share of that configuration's saturation:\n")
+      :format(found.of, o.requests, o.prompt, o.tokens, o.places,
+        o.repeats == 1 and "one repeat" or "medians of " .. o.repeats .. " repeats"))
     if o.report then print_markdown(rows) else lathe.print(rows, COLUMNS) end
     local off = {}
     for i, run in ipairs(found.runs) do off[i] = ("%.1f%%"):format(100 * stats.median(run.off)) end

@@ -30,7 +30,7 @@ local random = require "lathe.random"
 local stats  = require "lathe.stats"
 local tables = require "lathe.calibrate_tables"
 
-local calibrate = { nnls = nnls }
+local calibrate = { nnls = nnls, rows = require "lathe.calibrate_rows" }
 
 -- Coefficients by the names that a cost profile has; of the form "tables" those marked.
 local LINE <const> = {
@@ -44,45 +44,6 @@ local LINE <const> = {
 calibrate.names = { "step_us", "floor_us", "prefill_us", "prefill_context_ns", "decode_us", "decode_context_ns", "padding_us", "noise" }
 
 local BLOCKS <const>, RESAMPLES <const>, STREAM <const> = 200, 400, 11
-local AT_ONCE_NS <const> = 300000 -- longer gaps between steps are idleness
-
--- ── rows ───────────────────────────────────────────────────────────────────────────────
-
--- Steps of these runs (nil: all of the database) as { duration_us, prefill_tokens, … }, in order.
--- wishes: `skip`: without the first so many of each run, in which memory is touched for the first
--- time; `gaps`: a duration goes on to the start of the step after it where that follows at once, as
--- a simulation's does. One row with something before it counts as decoding, as with model/sim.
--- `outputs` are the rows that gave a token; where a run has no rows of who was in its steps, its requests.
-function calibrate.rows(db, runs, wishes)
-  wishes = wishes or {}
-  check.fields("calibrate.rows", wishes, { "skip", "gaps" })
-  local ids = {}
-  for i, id in ipairs(runs or {}) do ids[i] = ("%d"):format(id) end
-  local rows = db:query(([[
-    with member as (
-      select m.run_id, m.step_id, m.phase = 'decode' or m.first_position + m.tokens >= q.prompt_tokens as output,
-             m.phase = 'prefill' and m.tokens = 1 and m.first_position > 0 as single, m.first_position as past
-      from step_request m join request q on q.run_id = m.run_id and q.id = m.request_id
-    ), company as (
-      select run_id, step_id, sum(output) as outputs, sum(single) as singles, sum(single * past) as singles_past
-      from member group by run_id, step_id
-    )
-    select (s.end_ns - s.start_ns) / 1000.0 as duration_us, s.prefill_tokens - ifnull(c.singles, 0) as prefill_tokens,
-           s.prefill_token_context - ifnull(c.singles_past, 0) as prefill_token_context,
-           s.decode_tokens + ifnull(c.singles, 0) as decode_tokens,
-           s.decode_context_tokens + ifnull(c.singles_past + c.singles, 0) as decode_context_tokens,
-           s.padding_tokens, ifnull(c.outputs, s.requests) as outputs,
-           lead(s.start_ns) over of_run - s.end_ns as gap_ns, row_number() over of_run as number
-    from step s left join company c on c.run_id = s.run_id and c.step_id = s.id
-    where s.end_ns > s.start_ns %s window of_run as (partition by s.run_id, s.replica order by s.id) order by s.run_id, s.id]])
-    :format(#ids > 0 and ("and s.run_id in (%s)"):format(table.concat(ids, ", ")) or ""))
-  local kept = {}
-  for _, row in ipairs(rows) do
-    if wishes.gaps and row.gap_ns and row.gap_ns < AT_ONCE_NS then row.duration_us = row.duration_us + row.gap_ns / 1000 end
-    if row.number > (wishes.skip or 0) then kept[#kept + 1] = row end
-  end
-  return kept
-end
 
 local function kind_of(row)
   if row.prefill_tokens == 0 then return "decode only" end
@@ -184,13 +145,14 @@ local function with_floor(rows, plain, relative)
   return best
 end
 
-local function residuals(rows, c)
+-- Of all rows; the noise is of those that are used.
+local function residuals(rows, c, uses)
   local groups, order = {}, { "all", "decode only", "prefill only", "mixed" }
   for _, name in ipairs(order) do groups[name] = { name = name, errors = {}, durations = {}, squares = 0 } end
-  local logs = 0
-  for _, row in ipairs(rows) do
+  local logs, count = 0, 0
+  for i, row in ipairs(rows) do
     local us = math.max(calibrate.predict(c, row), 1e-3)
-    logs = logs + math.log(row.duration_us / us) ^ 2
+    if not uses or uses[i] then logs, count = logs + math.log(row.duration_us / us) ^ 2, count + 1 end
     for _, name in ipairs { "all", kind_of(row) } do
       local g = groups[name]
       g.errors[#g.errors + 1] = math.abs(us - row.duration_us) / row.duration_us
@@ -208,7 +170,7 @@ local function residuals(rows, c)
                           p90 = stats.percentile(g.errors, 90), r2 = spread > 0 and 1 - g.squares / spread or nil }
     end
   end
-  return list, math.sqrt(logs / #rows)
+  return list, math.sqrt(logs / count)
 end
 
 local function bootstrap(rows, relative, seed)
@@ -257,12 +219,12 @@ local function with_tables(rows, relative)
   if #rows < 2 * #columns then
     core.fail(("calibrate.fit: %d steps are too few to fit tables of %d figures"):format(#rows, #columns))
   end
-  local c, out = coefficients(columns, sums(columns, rows, 1, #rows, relative)), 0
+  local c, uses, out = coefficients(columns, sums(columns, rows, 1, #rows, relative))
   for _ = 1, 4 do
-    local uses, count = undisturbed(rows, c)
-    c, out = coefficients(columns, sums(columns, rows, 1, #rows, relative, uses)), count
+    uses, out = undisturbed(rows, c)
+    c = coefficients(columns, sums(columns, rows, 1, #rows, relative, uses))
   end
-  return c, out
+  return c, uses, out
 end
 
 -- wishes: weights = "relative" | "absolute", form = "line" | "tables", floor = true to look for floor_us
@@ -286,9 +248,9 @@ function calibrate.fit(rows, wishes)
     core.fail(("%s: %d steps are too few to fit %d figures; at least %d are wanted"):format(what, #rows, #LINE, 2 * #LINE))
   end
   local relative, seen, out = weights == "relative", {}, 0
-  local c
+  local c, uses
   if form == "tables" then
-    c, out = with_tables(rows, relative)
+    c, uses, out = with_tables(rows, relative)
   else
     c = coefficients(LINE, sums(LINE, rows, 1, #rows, relative))
     if wishes.floor then c = with_floor(rows, c, relative) end
@@ -296,7 +258,7 @@ function calibrate.fit(rows, wishes)
   for _, row in ipairs(rows) do
     for _, column in ipairs(LINE) do seen[column.name] = seen[column.name] or column.of(row) ~= 0 end
   end
-  local left, noise = residuals(rows, c)
+  local left, noise = residuals(rows, c, uses)
   local sure = form == "line" and c.floor_us == 0
   return { coefficients = c, residuals = left, noise = noise, steps = #rows, left_out = out, seen = seen, weights = weights, form = form,
            intervals = sure and bootstrap(rows, relative, check.integer(what, wishes, "seed", 0, math.maxinteger, 1)) or {} }
@@ -306,7 +268,7 @@ end
 function calibrate.write(path, fit, comments)
   local file, why = io.open(path, "w")
   if not file then core.fail(("calibrate.write: the profile can't be written: %s"):format(why)) end
-  file:write "# How long a step takes: a cost profile, fitted by experiments/calibrate.lua.\n"
+  file:write "# How long a step takes: a cost profile, fitted by lathe.calibrate.\n"
   for _, comment in ipairs(comments or {}) do file:write("# ", (comment:gsub("[\r\n]", " ")), "\n") end
   for _, r in ipairs(fit.residuals) do
     file:write(("# residuals, %s: %d steps, median error %.1f%%, 90%% within %.1f%%%s\n"):format(r.kind, r.steps, 100 * r.median,

@@ -3,7 +3,8 @@
 --
 --   rows_us     by the rows of the step (prompt, decode and padding together): the layers' products
 --   outputs_us  by its rows that give a token: the vocabulary's product and the sampler
---   rest_us     by what the rows leave when divided by GROUP: kernels compute so many rows at a time
+--   rest_us     between the knots of rows_us, by what the rows leave when divided by GROUP: kernels
+--               compute so many rows at a time
 --
 -- A table is piecewise linear, so a combination of hat functions: 1 at its knot, 0 at the next ones. A knot
 -- is kept only where steps stand nearer to it than to others, since what nobody measured would be 0.
@@ -47,15 +48,18 @@ end
 
 -- Columns of these steps: { table =, at =, of = function(row) }.
 function tables.columns(rows)
-  local columns = {}
+  local columns, exact = {}, {}
   for _, t in ipairs { { "rows_us", rows_of }, { "outputs_us", outputs_of } } do
     local list = knots(rows, t[2])
     for i, at in ipairs(list) do
+      if t[2] == rows_of then exact[at] = true end
       columns[#columns + 1] = { table = t[1], at = at, of = function(row) return hat(list, i, t[2](row)) end }
     end
   end
   for left = 1, GROUP - 1 do
-    columns[#columns + 1] = { table = "rest_us", at = left, of = function(row) return rows_of(row) % GROUP == left and 1 or 0 end }
+    columns[#columns + 1] = { table = "rest_us", at = left, of = function(row)
+      return rows_of(row) % GROUP == left and not exact[rows_of(row)] and 1 or 0
+    end }
   end
   return columns
 end
@@ -74,11 +78,17 @@ local function look_up(t, x)
   return math.max(us, 0)
 end
 
+local function rest(c, n)
+  for _, knot in ipairs(c.rows_us) do
+    if knot.at == n then return 0 end
+  end
+  return n % GROUP > 0 and c.rest_us[n % GROUP].us or 0
+end
+
 -- What the tables say of a step.
 function tables.predict(c, row)
   local n = rows_of(row)
-  local left = n % GROUP
-  return look_up(c.rows_us, n) + (left > 0 and c.rest_us[left].us or 0) + (c.outputs_us and look_up(c.outputs_us, row.outputs) or 0)
+  return look_up(c.rows_us, n) + rest(c, n) + (c.outputs_us and look_up(c.outputs_us, row.outputs) or 0)
 end
 
 function tables.write(file, coefficients)

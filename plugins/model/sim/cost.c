@@ -36,7 +36,7 @@ int64_t sim_duration_ns(const struct sim_cost *c, const struct sim_work *w, uint
                 c->padding_us * (double)w->padding_tokens + c->swap_us * (double)w->moved_blocks +
                 1e-3 * (c->prefill_context_ns * (double)w->prefill_context +
                         c->decode_context_ns * (double)w->decode_context) +
-                sim_table_at(&c->rows, (double)rows) + sim_rest_at(&c->rest, rows) +
+                sim_table_at(&c->rows, (double)rows) + sim_rest_at(&c->rest, &c->rows, rows) +
                 sim_table_at(&c->outputs, (double)w->outputs);
     if (us < c->floor_us)
         us = c->floor_us;

@@ -18,7 +18,7 @@
  * and a matrix product whose rows are no multiple of the kernel's group pays for a pass that is
  * partly empty. Hence tables, empty unless given: `rows` is piecewise linear in the rows of the
  * products with the layers' weights, `outputs` in the rows of the last product (the vocabulary's,
- * and the sampler after it), `rest` is what each remainder adds. SmolLM2-135M on two cores, steps
+ * and the sampler after it), `rest` is what each remainder adds between the knots of `rows`. SmolLM2-135M on two cores, steps
  * that decode n requests, ms (AMD EPYC, AVX2): straight lines miss them by a third.
  *
  *     n    1     2     3     4     6     7     8     9    10    12    14    16    17    20
@@ -65,9 +65,10 @@ int64_t sim_duration_ns(const struct sim_cost *cost, const struct sim_work *work
 /* table.c. `where` names what is read, in errors. An empty text is an empty table. */
 int sim_table_read(const char *where, const char *text, struct sim_table *table, struct lathe_error *err);
 double sim_table_at(const struct sim_table *table, double x);
-/* Remainders are 1, 2, … without a gap; one more than the last is the group. */
+/* Remainders are 1, 2, … without a gap; one more than the last is the group. Where the table `rows`
+ * has a knot at x it says all there is to say, and there is no rest. */
 int sim_rest_check(const char *where, const struct sim_table *rest, struct lathe_error *err);
-double sim_rest_at(const struct sim_table *rest, uint64_t rows);
+double sim_rest_at(const struct sim_table *rest, const struct sim_table *rows, uint64_t x);
 
 /* profile.c: what a file of `name = value` lines gives, in the orders above; what it doesn't is 0
  * or empty. An unknown name or a value that is no number ≥ 0 is one sentence with the line. */

@@ -43,24 +43,31 @@ int sim_table_read(const char *where, const char *text, struct sim_table *table,
     return LATHE_OK;
 }
 
-double sim_table_at(const struct sim_table *table, double x)
+/* The first knot at x or beyond. */
+static uint32_t knot_of(const struct sim_table *table, double x)
 {
     uint32_t low = 0, high = table->count;
-    if (high == 0 || x <= 0.0)
-        return 0.0;
-    while (low < high) { /* the first knot at x or beyond */
+    while (low < high) {
         uint32_t middle = (low + high) / 2;
         if (table->at[middle] < x)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == table->count && low > 1)
-        low--; /* beyond the last: on along the last piece */
-    if (low == 0 || table->count == 1)
+    return low;
+}
+
+double sim_table_at(const struct sim_table *table, double x)
+{
+    if (table->count == 0 || x <= 0.0)
+        return 0.0;
+    uint32_t right = knot_of(table, x);
+    if (right == 0 || table->count == 1)
         return table->us[0] * x / table->at[0];
-    double share = (x - table->at[low - 1]) / (table->at[low] - table->at[low - 1]);
-    double us = table->us[low - 1] + share * (table->us[low] - table->us[low - 1]);
+    if (right == table->count)
+        right--; /* beyond the last: on along the last piece */
+    double share = (x - table->at[right - 1]) / (table->at[right] - table->at[right - 1]);
+    double us = table->us[right - 1] + share * (table->us[right] - table->us[right - 1]);
     return us > 0.0 ? us : 0.0;
 }
 
@@ -72,8 +79,11 @@ int sim_rest_check(const char *where, const struct sim_table *rest, struct lathe
     return LATHE_OK;
 }
 
-double sim_rest_at(const struct sim_table *rest, uint64_t rows)
+double sim_rest_at(const struct sim_table *rest, const struct sim_table *rows, uint64_t x)
 {
-    uint64_t left = rows % (rest->count + 1);
-    return left ? rest->us[left - 1] : 0.0;
+    uint64_t left = x % (rest->count + 1);
+    if (left == 0)
+        return 0.0;
+    uint32_t knot = knot_of(rows, (double)x);
+    return knot < rows->count && rows->at[knot] == (double)x ? 0.0 : rest->us[left - 1];
 }

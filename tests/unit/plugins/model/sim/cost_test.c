@@ -72,11 +72,15 @@ static void adds_the_tables(void **state)
     struct sim_cost cost = { .rows = table_of("1:1000, 8:1700, 9:3000"), .rest = table_of("1:7, 2:5, 3:11"),
                              .outputs = table_of("2:60") };
     (void)state;
+    assert_near(sim_rest_at(&cost.rest, &cost.rows, 9), 0); /* a knot of rows says all */
+    assert_near(sim_rest_at(&cost.rest, &cost.rows, 13), 7);
+    assert_near(sim_rest_at(&cost.rest, &cost.outputs, 3), 11);
+    assert_near(sim_rest_at(&cost.rest, &cost.rows, 12), 0);
     /* 8 rows of three kinds, of them 3 give a token: 1700 + 90 */
     assert_int_equal(ns_of(&cost, (struct sim_work){ .prefill_tokens = 3, .decode_tokens = 2, .padding_tokens = 3, .outputs = 3 }),
                      1790000);
     assert_int_equal(ns_of(&cost, (struct sim_work){ .decode_tokens = 3 }), 1211000);  /* 1000 + 2 · 100 + 11 */
-    assert_int_equal(ns_of(&cost, (struct sim_work){ .decode_tokens = 10 }), 4305000); /* on along 8 to 9 */
+    assert_int_equal(ns_of(&cost, (struct sim_work){ .decode_tokens = 10 }), 4305000); /* on along 8 to 9, and 5 */
     cost.step_us = 1;
     assert_int_equal(ns_of(&cost, (struct sim_work){ .outputs = 1 }), 31000);
 }
@@ -112,7 +116,7 @@ static void looks_up_tables(void **state)
     assert_near(sim_table_at(&many, 10), 200);
     assert_near(sim_table_at(&many, 16), 320);
     assert_near(sim_table_at(&falling, 50), 0); /* never less than nothing */
-    assert_near(sim_rest_at(&empty, 5), 0);
+    assert_near(sim_rest_at(&empty, &empty, 5), 0);
 }
 
 static void refuses_tables(void **state)
