@@ -419,7 +419,7 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
         clock_wait_until(e->clock, e->due_ns); /* a real clock: it takes the time that it told */
     e->started = false;
 
-    struct lathe_error why = e->forward_err;
+    struct lathe_error *why = &e->forward_err;
     int status = e->forward_status;
     int64_t forwarded = clock_now(e->clock);
     e->row.forward_ns = forwarded - e->row.forward_ns;
@@ -446,7 +446,7 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
             if (entry->prefill)
                 e->stats.prompt_tokens += entry->tokens;
         }
-        status = e->picks ? message_check_picked(e, &why) : message_sample(e, &why);
+        status = e->picks ? message_check_picked(e, why) : message_sample(e, why);
         if (status == LATHE_EUNAVAILABLE) /* logits that nobody can sample now are computed again */
             status = LATHE_ELOST;
     }
@@ -460,7 +460,7 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
     if (!e->picks)
         host_context_drain(e->params.parts.sampler->context);
     if (status == LATHE_ELOST) {
-        health_lost(e, why.message, sampled);
+        health_lost(e, why->message, sampled);
         return LATHE_OK;
     }
 
@@ -471,7 +471,7 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
             continue;
         if (status != LATHE_OK) {
             char text[ERROR_BYTES];
-            snprintf(text, sizeof text, "step %" PRIu64 " failed: %.150s", e->step, why.message);
+            snprintf(text, sizeof text, "step %" PRIu64 " failed: %.150s", e->step, why->message);
             request_finish(e, entry->live, LATHE_FINISH_ERROR, text, sampled);
         } else if (entry->samples) {
             request_token(e, entry->live, message_sampled(e, row++), sampled);

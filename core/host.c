@@ -66,7 +66,12 @@ struct piece {
     size_t mapped; /* bytes to unmap; 0: from calloc; PACKED: base is its pack */
 };
 
-enum { HUGE_PAGE = 2 << 20, LARGE_PIECE = 4 << 20, PACK_BYTES = 8 << 20, PACKED_PIECE = 256 << 10 };
+#ifdef __SANITIZE_ADDRESS__ /* which sees more of pieces that lie apart */
+enum { PACKED_PIECE = 0 };
+#else
+enum { PACKED_PIECE = 256 << 10 }; /* the largest */
+#endif
+enum { HUGE_PAGE = 2 << 20, LARGE_PIECE = 4 << 20, PACK_BYTES = 8 << 20 };
 
 #define PACKED SIZE_MAX
 
@@ -133,25 +138,24 @@ static char *map_large(size_t total, size_t *mapped)
 void host_pack(int on)
 {
     pthread_mutex_lock(&pack_lock);
-#ifndef __SANITIZE_ADDRESS__ /* which looks better at pieces that lie apart */
     packing += on ? 1 : -1;
-#endif
     if (packing == 0 && open_pack && open_pack->pieces == 0)
         munmap(open_pack, open_pack->mapped), open_pack = NULL;
     pthread_mutex_unlock(&pack_lock);
-    (void)on;
 }
 
 /* NULL: not now, or too large. Pages come zeroed, and none is used twice. */
-static char *pack_take(size_t total, void **pack)
+static char *pack_take(size_t bytes, void **pack)
 {
+    size_t total, mapped;
     char *piece = NULL;
-    total = (total + 63) & ~(size_t)63;
-    if (total > PACKED_PIECE)
+    if (bytes > PACKED_PIECE)
         return NULL;
+    total = (bytes + 63) & ~(size_t)63;
     pthread_mutex_lock(&pack_lock);
     if (packing && (!open_pack || open_pack->used + total > open_pack->mapped)) {
-        size_t mapped;
+        if (open_pack && open_pack->pieces == 0)
+            munmap(open_pack, open_pack->mapped);
         struct pack *fresh = (struct pack *)(void *)map_large(PACK_BYTES, &mapped);
         if (fresh) {
             fresh->mapped = mapped;

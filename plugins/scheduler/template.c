@@ -4,13 +4,14 @@
  *
  *   1. Say in this comment what your policy does, and cite its paper below.
  *   2. Declare your options: name, type, default, range, unit, help. The host checks them.
- *   3. Keep what you remember of each request in an array indexed by req->index.
+ *   3. Keep what you remember: here, all that live in the order of the policy. What you remember of
+ *      each request goes into an array indexed by req->index.
  *   4. admit, retire: requests come and go. Borrow the pointer between the two, no longer.
  *   5. rank: who may run now, best first. This is the policy.
  *   6. victim: who gives way when memory runs short.
  *   7. Name it in lathe_plugin, at the end, as the file is named.
  *
- * It looks at all that live in each step. Where thousands do, plugins/lib/policy/lineup.h ranks in
+ * It looks at all that live once in each step. Where thousands do, plugins/lib/policy/lineup.h ranks in
  * O(running + wanted): see fcfs.c, and fcfs.cmake, which links it.
  *
  * Build, and the conformance tests run on it by themselves; then swap it in:
@@ -29,8 +30,8 @@ static const struct lathe_option options[OPT_COUNT] = {
 struct mine {
     const struct lathe_host *host;
     int keep_running;
-    uint32_t capacity;
-    const struct lathe_request **live; /* by req->index, NULL where there is none; (capacity) */
+    uint32_t capacity, count;
+    const struct lathe_request **line; /* who is to go last comes first: newcomers mostly join at its end; (capacity) */
 };
 
 static int create(const struct lathe_host *host, const struct lathe_config *config, void **self,
@@ -50,7 +51,7 @@ static void destroy(void *self)
     struct mine *m = self;
     if (!m)
         return;
-    lathe_free(m->host, m->live);
+    lathe_free(m->host, m->line);
     lathe_free(m->host, m);
 }
 
@@ -58,55 +59,65 @@ static void destroy(void *self)
 static int bind_limits(void *self, const struct lathe_scheduler_limits *limits, struct lathe_error *err)
 {
     struct mine *m = self;
-    m->live = lathe_alloc_array(m->host, limits->max_requests, sizeof *m->live);
-    if (!m->live)
+    m->line = lathe_alloc_array(m->host, limits->max_requests, sizeof *m->line);
+    if (!m->line)
         return lathe_fail(err, LATHE_ENOMEM, "scheduler template: no memory for %u requests", limits->max_requests);
     m->capacity = limits->max_requests;
     return LATHE_OK;
 }
 
-/* Step 4. */
+/* Step 4. Does a go before b? Ties must be broken by something that doesn't change. */
+static int before(const struct lathe_request *a, const struct lathe_request *b)
+{
+    return a->planned_ns != b->planned_ns ? a->planned_ns > b->planned_ns : a->id > b->id;
+}
+
 static int admit(void *self, const struct lathe_request *req, struct lathe_error *err)
 {
     struct mine *m = self;
-    if (req->index >= m->capacity)
-        return lathe_fail(err, LATHE_EFULL, "scheduler template: index %u is beyond the %u requests it was bound for",
-                          req->index, m->capacity);
-    m->live[req->index] = req;
+    uint32_t at = m->count;
+    if (m->count == m->capacity)
+        return lathe_fail(err, LATHE_EFULL, "scheduler template: it was bound for %u requests and has as many; try again "
+                          "after a step", m->capacity);
+    for (; at > 0 && before(m->line[at - 1], req); at--)
+        m->line[at] = m->line[at - 1];
+    m->line[at] = req;
+    m->count++;
     return LATHE_OK;
 }
 
 static void retire(void *self, const struct lathe_request *req)
 {
     struct mine *m = self;
-    if (req->index < m->capacity && m->live[req->index] == req)
-        m->live[req->index] = NULL;
+    uint32_t at = 0;
+    while (at < m->count && m->line[at] != req)
+        at++;
+    if (at == m->count)
+        return;
+    for (m->count--; at < m->count; at++)
+        m->line[at] = m->line[at + 1];
 }
 
-/* Step 5. Does a go before b? Ties must be broken by something that doesn't change. */
-static int before(const struct mine *m, const struct lathe_request *a, const struct lathe_request *b)
+/* Step 5. Those of the line, from its end, that run, or don't, or (-1) all. */
+static void put(const struct mine *m, int running, struct lathe_ranking *ranking)
 {
-    int running_a = a->state == LATHE_REQUEST_RUNNING, running_b = b->state == LATHE_REQUEST_RUNNING;
-    if (m->keep_running && running_a != running_b)
-        return running_a;
-    return a->planned_ns != b->planned_ns ? a->planned_ns > b->planned_ns : a->id > b->id;
+    for (uint32_t i = m->count; i-- > 0 && ranking->count < ranking->capacity;)
+        if (running < 0 || (m->line[i]->state == LATHE_REQUEST_RUNNING) == running)
+            ranking->requests[ranking->count++] = m->line[i];
 }
 
 static int rank(void *self, const struct lathe_step_view *view, struct lathe_ranking *ranking,
                 struct lathe_error *err)
 {
-    struct mine *m = self;
+    const struct mine *m = self;
     (void)view, (void)err;
     ranking->count = ranking->preempt_count = 0;
     ranking->wake_ns = INT64_MAX; /* nothing to wait for but the next event */
-    for (uint32_t i = 0; i < m->capacity && ranking->count < ranking->capacity; i++) {
-        uint32_t at = ranking->count;
-        if (!m->live[i])
-            continue;
-        for (; at > 0 && before(m, m->live[i], ranking->requests[at - 1]); at--)
-            ranking->requests[at] = ranking->requests[at - 1];
-        ranking->requests[at] = m->live[i];
-        ranking->count++;
+    if (m->keep_running) {
+        put(m, 1, ranking);
+        put(m, 0, ranking);
+    } else {
+        put(m, -1, ranking);
     }
     return LATHE_OK;
 }
@@ -115,19 +126,11 @@ static int rank(void *self, const struct lathe_step_view *view, struct lathe_ran
 static const struct lathe_request *victim(void *self, const struct lathe_step_view *view,
                                           const struct lathe_request *needy)
 {
-    struct mine *m = self;
-    const struct lathe_request *last = NULL;
-    uint32_t running = 0;
-    (void)view;
-    for (uint32_t i = 0; i < m->capacity; i++) {
-        const struct lathe_request *req = m->live[i];
-        if (req && req->state == LATHE_REQUEST_RUNNING) {
-            running++;
-            if (!last || before(m, last, req))
-                last = req;
-        }
-    }
-    return last == needy && running == 1 ? NULL : last;
+    const struct mine *m = self;
+    for (uint32_t i = 0; i < m->count; i++)
+        if (m->line[i]->state == LATHE_REQUEST_RUNNING)
+            return m->line[i] == needy && view->running == 1 ? NULL : m->line[i];
+    return NULL;
 }
 
 static const struct lathe_scheduler_api api = {

@@ -2,12 +2,13 @@
 /* What a policy costs a step: nanoseconds of rank, and of fill behind it, with 1,000 requests that
  * wait and 256 that run.
  *
- *     bench_policy_cost [-w waiting] [-r running] [-k ranking_wanted] [-n steps] plugin.so[:option=value,…] …
+ *     bench_policy_cost [-m] [-w waiting] [-r running] [-k ranking_wanted] [-n steps] plugin.so[:option=value,…] …
  *
  * Schedulers and batchings in any order; each scheduler is measured by itself (the first `running`
  * of its ranking are the plan) and with each batching. Each step one request that ran ends, one
  * arrives, all that were planned make progress, and if more hold their place than `running`, the
- * scheduler names victims. Medians over the steps; a clock reading's own cost is taken off. */
+ * scheduler names victims. Medians over the steps; a clock reading's own cost is taken off. `-m` prints
+ * Markdown, and what is beyond LIMIT_NS a step in bold. */
 #include <inttypes.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@
 #include "support/policy_plugin.h"
 
 enum { PLUGINS = 64, WARM_UP = 2000, BATCH_TOKENS = 8192, TENANTS = 8 };
+enum { LIMIT_NS = 20000 }; /* what a policy may take of a step */
 enum part { RANK, FILL, PROGRESS, TURNOVER, PARTS };
 
 struct load {
@@ -266,6 +268,37 @@ static void close_bench(struct bench *b, int64_t *samples[PARTS])
         free(samples[k]);
 }
 
+static int markdown;
+
+static void print_header(const struct load *load)
+{
+    if (markdown) {
+        printf("# What a policy takes of a step\n\n%u requests wait and %u run, %u of those that wait are wanted; medians of %u "
+               "steps, in µs (`tests/bench/policy_cost.c`). Whatever takes more than %d µs, rank and fill together, is in bold. "
+               "Progress is told for all that ran; turnover is one that ends and one that comes.\n\n"
+               "| scheduler | | batching | rank | fill | both | progress | turnover |\n|---|---|---|---:|---:|---:|---:|---:|\n",
+               load->waiting, load->running, load->wanted, load->steps, LIMIT_NS / 1000);
+        return;
+    }
+    printf("%u wait, %u run, %u of those that wait are wanted; medians of %u steps, nanoseconds a step\n", load->waiting,
+           load->running, load->wanted, load->steps);
+    printf("%-10s %-28s %-14s %8s %8s %9s %9s %8s %8s\n", "scheduler", "", "batching", "rank", "fill", "progress",
+           "turnover", "waiting", "running");
+}
+
+static void print_row(const struct bench *b, const char *scheduler, const char *options, const char *batching, const int64_t *ns)
+{
+    if (!markdown) {
+        printf("%-10s %-28s %-14s %8" PRId64 " %8" PRId64 " %9" PRId64 " %9" PRId64 " %8u %8u\n", scheduler, options, batching,
+               ns[RANK], ns[FILL], ns[PROGRESS], ns[TURNOVER], b->view.waiting, b->view.running);
+        return;
+    }
+    const char *mark = ns[RANK] + ns[FILL] > LIMIT_NS ? "**" : "";
+    printf("| %s | %s | %s | %.1f | %.1f | %s%.1f%s | %.1f | %.1f |\n", scheduler, options, batching, (double)ns[RANK] * 1e-3,
+           (double)ns[FILL] * 1e-3, mark, (double)(ns[RANK] + ns[FILL]) * 1e-3, mark, (double)ns[PROGRESS] * 1e-3,
+           (double)ns[TURNOVER] * 1e-3);
+}
+
 static void measure(const struct load *load, struct policy *scheduler, const char *scheduler_options,
                     struct policy *batching, const char *batching_options, int64_t clock)
 {
@@ -303,16 +336,14 @@ static void measure(const struct load *load, struct policy *scheduler, const cha
         ns[k] = median(samples[k], load->steps) - (k == TURNOVER ? 2 * clock : clock);
         ns[k] = ns[k] > 0 ? ns[k] : 0;
     }
-    printf("%-10s %-28s %-12s %8" PRId64 " %8" PRId64 " %9" PRId64 " %9" PRId64 " %8u %8u\n", scheduler->plugin->name,
-           scheduler_options ? scheduler_options : "", batching ? batching->plugin->name : "-", ns[RANK], ns[FILL],
-           ns[PROGRESS], ns[TURNOVER], b.view.waiting, b.view.running);
+    print_row(&b, scheduler->plugin->name, scheduler_options ? scheduler_options : "", batching ? batching->plugin->name : "-", ns);
     fflush(stdout);
     close_bench(&b, samples);
 }
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: bench_policy_cost [-w waiting] [-r running] [-k ranking_wanted] [-n steps] "
+    fprintf(stderr, "usage: bench_policy_cost [-m] [-w waiting] [-r running] [-k ranking_wanted] [-n steps] "
                     "plugin.so[:option=value,...] ...; at least one scheduler, counts from 1\n");
     return 2;
 }
@@ -324,7 +355,11 @@ int main(int argc, char **argv)
     struct load load = { .waiting = 1000, .running = 256, .wanted = 256, .steps = 10000 };
     int count = 0, schedulers = 0, c;
 
-    while ((c = getopt(argc, argv, "w:r:k:n:")) != -1) {
+    while ((c = getopt(argc, argv, "mw:r:k:n:")) != -1) {
+        if (c == 'm') {
+            markdown = 1;
+            continue;
+        }
         uint32_t number = c == '?' ? 0 : (uint32_t)strtoul(optarg, NULL, 10);
         if (c == '?' || (number == 0 && c != 'k'))
             return usage();
@@ -344,10 +379,7 @@ int main(int argc, char **argv)
     if (!schedulers)
         return usage();
     int64_t clock = clock_cost();
-    printf("%u wait, %u run, %u of those that wait are wanted; medians of %u steps, nanoseconds a step\n", load.waiting,
-           load.running, load.wanted, load.steps);
-    printf("%-10s %-28s %-12s %8s %8s %9s %9s %8s %8s\n", "scheduler", "", "batching", "rank", "fill", "progress",
-           "turnover", "waiting", "running");
+    print_header(&load);
     for (int i = 0; i < count; i++) {
         if (policies[i].plugin->kind != LATHE_KIND_SCHEDULER)
             continue;

@@ -21,7 +21,9 @@ local function drawn(o, rate, requests)
 end
 
 local function simulate(o, load, replicas, trace)
-  return lathe.run { model = lathe.model "sim", clock = "virtual", workload = load, seed = 1, label = o.label,
+  local model = o.step_ms > 0 and lathe.model { "sim", step_us = 1000 * o.step_ms, prefill_us = 0, prefill_context_ns = 0,
+                                                decode_us = 0, decode_context_ns = 0 } or lathe.model "sim"
+  return lathe.run { model = model, clock = "virtual", workload = load, seed = 1, label = o.label,
                      scheduler = o.scheduler, batching = o.batching, router = replicas > 1 and o.router or nil,
                      workers = { model = replicas }, kvcache = { "paged", memory_mb = o.kv_mb },
                      engine = { batch_tokens = 512, batch_requests = o.batch, context_tokens = o.context,
@@ -42,6 +44,7 @@ return {
     live      = { default = 256, help = "requests that a replica holds", min = 1 },
     context   = { default = 16384, help = "longest request", unit = "tokens", min = 2 },
     kv_mb     = { default = 65536, help = "KV cache of each replica", unit = "MiB", min = 1 },
+    step_ms   = { default = 0, help = "each step takes so long, whatever is in it; 0: the model's own formula", unit = "ms", min = 0 },
     into      = { default = "results/simulator_bench.db", help = "database" },
     label     = { default = "simulator bench", help = "the run's label" },
   },

@@ -58,6 +58,41 @@ static void large_memory_is_zeroed_aligned_and_given_back(void **state)
     host_context_destroy(context);
 }
 
+static void what_is_packed_lies_side_by_side_zeroed_and_is_given_back(void **state)
+{
+    enum { PIECES = 3000 };
+    static unsigned char *pieces[PIECES];
+    uint64_t live = host_alloc_live();
+    unsigned char *large;
+    uintptr_t near = 0;
+    (void)state;
+    for (int round = 0; round < 3; round++) {
+        host_pack(1);
+        for (size_t i = 0; i < PIECES; i++) { /* some 18 MiB: several packs */
+            size_t bytes = 1 + i % 97 * 128;
+            pieces[i] = host_take(bytes);
+            assert_non_null(pieces[i]);
+            assert_int_equal((uintptr_t)pieces[i] % 64, 0);
+            for (size_t k = 0; k < bytes; k++)
+                assert_int_equal(pieces[i][k], 0);
+            memset(pieces[i], 0xEE, bytes);
+            near += i > 0 && (uintptr_t)pieces[i] / (8 << 20) == (uintptr_t)pieces[i - 1] / (8 << 20);
+        }
+        large = host_take(300 << 10);
+        host_pack(0);
+        assert_non_null(large);
+        memset(large, 0xEE, 300 << 10);
+        for (size_t i = 0; i < PIECES; i++)
+            host_give(pieces[i * 7 % PIECES]); /* 7 and 3000 have no common divisor */
+        host_give(large);
+        host_give(NULL);
+    }
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(near > 3 * (PIECES - 8));
+#endif
+    assert_int_equal(host_alloc_live(), live);
+}
+
 static void sizes_and_alignments_that_make_no_sense_give_null(void **state)
 {
     struct lathe_host host;
@@ -215,6 +250,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_zeroed_and_aligned),
         cmocka_unit_test(large_memory_is_zeroed_aligned_and_given_back),
+        cmocka_unit_test(what_is_packed_lies_side_by_side_zeroed_and_is_given_back),
         cmocka_unit_test(sizes_and_alignments_that_make_no_sense_give_null),
         cmocka_unit_test(the_asked_for_allocation_fails_and_only_that),
         cmocka_unit_test(the_clock_is_the_runs_once_attached),

@@ -59,6 +59,48 @@ static void endpoints_are_the_methods_until_changed(void **state)
     }
 }
 
+/* More than there are buckets, names with dots in them, taken out in another order. */
+static void thousands_are_found_in_the_order_of_adding(void **state)
+{
+    enum { SERVICES = 3000 };
+    static char names[SERVICES][24];
+    static struct lathe_service services[SERVICES];
+    const struct lathe_endpoint *e;
+    int count = 0;
+    (void)state;
+    for (int i = 0; i < SERVICES; i++) {
+        snprintf(names[i], sizeof names[i], i % 3 ? "model%d" : "a.b%d", i);
+        services[i] = model;
+        services[i].name = names[i];
+        services[i].with = i % 10 == 9 ? names[i - 9] : NULL;
+        assert_int_equal(directory_add(&d, &services[i], &s, &err), LATHE_OK);
+    }
+    for (struct directory_service *at = d.services; at; at = at->next)
+        assert_ptr_equal(at->what, &services[count++]);
+    assert_int_equal(count, SERVICES);
+    for (int i = 0; i < SERVICES; i++) {
+        char endpoint[40];
+        snprintf(endpoint, sizeof endpoint, "%.23s.describe", names[i]);
+        assert_int_equal(directory_resolve(&d, endpoint, &e, &err), LATHE_OK);
+        assert_string_equal(e->name, endpoint);
+    }
+    for (int k = 0; k < SERVICES / 10; k++) {
+        int first = k * 7 % (SERVICES / 10) * 10;
+        assert_int_equal(directory_remove(&d, names[first], &s, &err), LATHE_EBUSY);
+        for (int i = first + 9; i >= first; i--) {
+            assert_int_equal(directory_remove(&d, names[i], &s, &err), LATHE_OK);
+            assert_ptr_equal(s->what, &services[i]);
+            directory_free(&d, s);
+            if (i % 500 == 0) /* advice takes long */
+                assert_int_equal(directory_find(&d, names[i], &s, &err), LATHE_ENOTFOUND);
+        }
+    }
+    assert_null(d.services);
+    assert_null(d.last);
+    for (int i = 0; i < DIRECTORY_BUCKETS; i++)
+        assert_null(d.buckets[i]);
+}
+
 static void refuses_what_is_no_service(void **state)
 {
     static char long_name[DIRECTORY_NAME_BYTES];
@@ -212,7 +254,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, prepare, clear)
     const struct CMUnitTest tests[] = {
-        TEST(endpoints_are_the_methods_until_changed), TEST(refuses_what_is_no_service),
+        TEST(endpoints_are_the_methods_until_changed), TEST(thousands_are_found_in_the_order_of_adding), TEST(refuses_what_is_no_service),
         TEST(a_second_of_the_name_is_busy),            TEST(with_leads_to_the_one_that_has_workers),
         TEST(unknown_names_get_the_nearest),           TEST(keeps_nothing_when_memory_runs_out),
         TEST(many_come_and_go_in_any_order),           TEST(a_loan_has_a_clean_head),
