@@ -257,7 +257,7 @@ function systems.all(o)
     power(many, 1, 0.9, size(30000, 300000, 50000, 1300000)),
     power(many, 2, 0.9, size(30000, 70000, 80000, 100000)),
     power(many, 3, 0.9, size(30000, 50000, 80000, 100000)),
-    outputs("conversation", conversation, 0.9, size(2000, 4000, 20000)),
+    outputs("conversation", conversation, 0.9, size(8000, 2000, 50000, 4000)),
     outputs("code", code, 0.9, size(10000, 10000, 600000)),
   }
 end
