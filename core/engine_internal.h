@@ -2,7 +2,9 @@
 /* What the engine's files share, and nobody else includes.
  *
  *   engine.c          opens and closes: sizes everything, binds the stages to each other
- *   engine_request.c  a request's life: submit, read, finish, its rows
+ *   engine_submit.c   a request comes in
+ *   engine_request.c  its output, its end
+ *   engine_rows.c     what it leaves in the database
  *   engine_step.c     the step loop: begin and finish
  *   engine_memory.c   room in the KV pool: admit, promise, preempt, swap
  *   engine_message.c  a plan into flat messages, and a message's results back
@@ -181,6 +183,21 @@ struct engine {
 
     struct engine_stats stats;
 };
+
+/* A text of at most capacity − 1 bytes; NULL is "". */
+static inline void copy_name(char *to, size_t capacity, const char *from)
+{
+    size_t bytes = 0;
+    for (; from && from[bytes] && bytes + 1 < capacity; bytes++)
+        to[bytes] = from[bytes];
+    to[bytes] = '\0';
+}
+
+/* engine_rows.c */
+extern const char *const request_finish_names[]; /* by enum lathe_finish_reason */
+/* Its row as it is now; finish_ns −1: it goes on. */
+void request_record(struct engine *engine, const struct live *live, int64_t finish_ns);
+void request_record_prompt(struct engine *engine, const struct live *live);
 
 /* engine_request.c */
 struct live *engine_find(const struct engine *engine, uint64_t id);
