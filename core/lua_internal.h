@@ -12,6 +12,7 @@
  *   lua_run.c       lathe.run: reads the description, hands it to run_job.c
  *   lua_task.c      a run that was described and waits to be carried out: lathe.sweep's
  *   lua_sweep.c     what lathe.sweep needs beside it: a held recorder, rows of points that failed
+ *   lua_run_config.c  what a run was, as JSON
  *   lua_handle.c    what lathe.run returns, and lathe.sql
  *   lua_bus.c       lathe.bus: a bus by itself, to be measured
  *   lua_engine.c    lathe.engine: an engine that a script drives itself, scaling, calls by name
@@ -125,6 +126,10 @@ void lua_check_request(lua_State *L, int request, int job_index, const struct ru
                        struct engine_submit *submit);
 /* lua_request.c: fills job->requests as written; memory hangs on the job's userdata at `job_index`. */
 void lua_check_workload(lua_State *L, int index, int job_index, struct run_job *job);
+
+/* lua_run_config.c: pushes it, the seed left out, so that runs which differ in it alone have one hash.
+ * The description is at stack index 1. */
+void lua_push_configuration(lua_State *L, const struct run_job *job);
 
 /* lua_workload.c */
 struct workload;
