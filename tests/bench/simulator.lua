@@ -43,7 +43,7 @@ return {
     batch     = { default = 128, help = "requests in a step", min = 1 },
     live      = { default = 256, help = "requests that a replica holds", min = 1 },
     context   = { default = 16384, help = "longest request", unit = "tokens", min = 2 },
-    kv_mb     = { default = 65536, help = "KV cache of each replica", unit = "MiB", min = 1 },
+    kv_mb     = { default = 1024, help = "KV cache of each replica", unit = "MiB", min = 1 },
     step_ms   = { default = 0, help = "each step takes so long, whatever is in it; 0: the model's own formula", unit = "ms", min = 0 },
     into      = { default = "results/simulator_bench.db", help = "database" },
     label     = { default = "simulator bench", help = "the run's label" },
