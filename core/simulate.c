@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "simulate_heap.h"
 #include <lathe/router.h>
@@ -40,16 +39,10 @@ struct simulation {
     uint64_t in_system, ended;
     int64_t area_at_ns;            /* area is up to here */
     __int128 area, times;          /* ∫ number in system, Σ times in system; ns */
-    int64_t look_at_ns;
+    struct clock machine;          /* for pacing what is told */
+    int64_t look_at_ns;            /* by it */
     uint64_t events;
 };
-
-static int64_t real_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 int simulate_open(struct simulation **simulation, struct lathe_error *err)
 {
@@ -433,7 +426,7 @@ static int tell(struct simulation *s, bool last)
     const struct simulate_params *p = s->params;
     if (!p->progress || (!last && ++s->events % EVENTS_A_LOOK))
         return 0;
-    int64_t now = real_ns();
+    int64_t now = clock_now(&s->machine);
     if (!last && now < s->look_at_ns)
         return 0;
     s->look_at_ns = now + (p->progress_interval_ns ? p->progress_interval_ns : 100000000);
@@ -482,6 +475,7 @@ static int prepare(struct simulation *s, struct lathe_error *err)
 {
     const struct simulate_params *p = s->params;
     s->clock = p->clock;
+    clock_start(&s->machine, CLOCK_KIND_REAL);
     s->figures = p->figures;
     s->replicas = s->figures->replicas = deployment_replicas(p->deployment);
     s->total = p->workload ? workload_count(p->workload) : p->count;
