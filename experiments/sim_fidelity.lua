@@ -2,19 +2,23 @@
 -- SPDX-License-Identifier: MIT
 --
 -- One run of the model, made of all that a step can be (lathe.calibrate_plan), gives a cost profile: tables
--- by rows and by outputs, and the context's share (lathe.calibrate). Then five other runs, of other rates, schedulers and batchings, are
+-- by rows and by outputs, and the context's share (lathe.calibrate). Five other runs, of other rates, schedulers and batchings, are
 -- predicted by it: the same arrivals and lengths through the same stages by the same names, on the virtual
 -- clock. Their rates are shares of what each configuration can do at most, which a short closed run measures.
+--
+-- A virtual machine doesn't keep its speed for ten minutes, so a repeat is the whole comparison over again: two
+-- or three of the runs, the calibrating run in their middle, the others; the order turns from repeat to repeat.
+-- A repeat's runs are predicted by its own calibration alone, and the median of the repeats' ratios counts.
 --
 --   step      mean time of a step: the simulator's for the very batches that the run had, against its own
 --   tokens/s  of the whole run; TTFT and TPOT: p50 and p99 over the requests that came after the first few
 --
--- Of several repeats the median counts, and of the simulations, which draw the steps' noise, too. Allowed
--- are 2% for steps, 5% for the rest, and for a p99 the spread of the repeats if that is more. A reference
--- batch before every run tells how far the machine itself drifted: where others use it, errors are theirs.
+-- Of the simulations, which draw the steps' noise, the median counts, too. Allowed are 2% for steps, 5% for
+-- the rest, and for a p99 the spread of the repeats if that is more. A reference batch before and after every
+-- run tells how far the machine itself drifted: where others use it, errors are theirs.
 --
 --   lathe run experiments/sim_fidelity.lua
---   lathe run experiments/sim_fidelity.lua -- --repeats 5 --requests 160 --effort 2 --report
+--   lathe run experiments/sim_fidelity.lua -- --repeats 5 --requests 100 --report
 --   lathe run experiments/sim_fidelity.lua -- --form line       what straight lines alone would predict
 local lathe     = require "lathe"
 local calibrate = require "lathe.calibrate"
@@ -133,15 +137,14 @@ local function figures_of(r)
            tpot_p50 = stats.median(tpot), tpot_p99 = stats.percentile(tpot, 99) }
 end
 
--- The simulator's time for the batches that this run had.
-local function replayed(r, coefficients)
-  local rows = calibrate.rows(lathe.sql(r.database), { r.id }, { skip = WARM_STEPS, gaps = true })
-  local predicted, measured, errors = {}, {}, {}
+-- The simulator's time for the batches that a run had, and by how much a single step is off.
+local function replayed(rows, coefficients)
+  local predicted, errors = {}, {}
   for i, row in ipairs(rows) do
-    predicted[i], measured[i] = calibrate.predict(coefficients, row) / 1000, row.duration_us / 1000
-    errors[i] = math.abs(predicted[i] / measured[i] - 1)
+    predicted[i] = calibrate.predict(coefficients, row)
+    errors[i] = math.abs(predicted[i] / row.duration_us - 1)
   end
-  return stats.mean(predicted), stats.mean(measured), stats.median(errors)
+  return stats.mean(predicted) / 1000, stats.median(errors)
 end
 
 local function saturation(o, s, run)
@@ -155,16 +158,14 @@ end
 
 -- ── the whole ──────────────────────────────────────────────────────────────────────────
 
-local function once(o, s, run, fit)
-  local load = load_of(o, run, run.rate)
-  local r <close> = real_run(o, s, { scheduler = run.scheduler, batching = batching_of(o, run.batching), workload = load,
-                                     label = run.title, factors = { run = run.number }, seed = o.seed + #run.measured })
+local function measure(o, s, run, number)
+  local r <close> = real_run(o, s, { scheduler = run.scheduler, batching = batching_of(o, run.batching),
+                                     workload = load_of(o, run, run.rate),
+                                     label = run.title, factors = { run = run.number, ["repeat"] = number }, seed = o.seed + number })
   local found = figures_of(r)
-  local predicted, measured, off = replayed(r, fit.coefficients)
-  found.step_ms = measured
-  run.measured[#run.measured + 1] = found
-  run.predicted_step[#run.predicted_step + 1] = predicted / measured
-  run.off[#run.off + 1] = off
+  found.rows = calibrate.rows(lathe.sql(r.database), { r.id }, { skip = WARM_STEPS, gaps = true })
+  found.step_ms = stats.mean(stats.column(found.rows, "duration_us")) / 1000
+  run.measured[number] = found
 end
 
 -- What the report and the profile say it is of.
@@ -177,41 +178,39 @@ end
 
 -- Medians of simulations that differ in the steps' noise alone: where a request just catches a step or just
 -- misses it, all that follows is another, in real runs too.
--- With --follow-drift the machine is believed to be as much slower as the reference batches around the run were:
--- so much quicker come the arrivals of the simulation, and so much longer is all that it says.
-local function predict(o, s, run)
-  local all, slower = {}, o.follow_drift and stats.median(run.slower) or 1
+local function predict(o, s, run, fit, number)
+  local all, found = {}, {}
   for i = 1, SIMULATIONS do
     local r <close> = simulated_run(s, { scheduler = run.scheduler, batching = batching_of(o, run.batching),
-                                         workload = load_of(o, run, run.rate * slower),
+                                         workload = load_of(o, run, run.rate),
                                          seed = o.seed + OTHER_SEED + i, label = run.title .. ", predicted" })
     all[i] = figures_of(r)
   end
-  run.predicted = {}
-  for name in pairs(all[1]) do
-    run.predicted[name] = stats.median(stats.column(all, name)) * (name == "tokens_per_s" and 1 / slower or slower)
-  end
+  for name in pairs(all[1]) do found[name] = stats.median(stats.column(all, name)) end
+  found.step_ms, run.off[number] = replayed(run.measured[number].rows, fit.coefficients)
+  run.measured[number].rows, run.predicted[number] = nil, found
 end
 
-local function judge(run, follow_drift)
+local function judge(run)
   local rows = {}
   for i, figure in ipairs(FIGURES) do
-    local values = stats.column(run.measured, figure.name)
-    local measured, allowed = stats.median(values), figure.allowed
-    if figure.spread and #values > 1 then allowed = math.max(allowed, (stats.max(values) - stats.min(values)) / measured) end
-    local predicted = run.predicted[figure.name]
-    if figure.name == "step_ms" then
-      predicted = stats.median(run.predicted_step) * measured * (follow_drift and stats.median(run.slower) or 1)
+    local measured, predicted = stats.column(run.measured, figure.name), stats.column(run.predicted, figure.name)
+    local ratios, allowed = {}, figure.allowed
+    for k = 1, #measured do ratios[k] = predicted[k] / measured[k] end
+    if figure.spread and #measured > 1 then
+      allowed = math.max(allowed, (stats.max(measured) - stats.min(measured)) / stats.median(measured))
     end
-    local off = predicted / measured - 1
-    rows[i] = { run = run.title, figure = figure.title, predicted = predicted, measured = measured, error = 100 * off,
+    local off = stats.median(ratios) - 1
+    rows[i] = { run = run.title, figure = figure.title, predicted = stats.median(predicted), measured = stats.median(measured),
+                error = 100 * off, least = 100 * (stats.min(ratios) - 1), most = 100 * (stats.max(ratios) - 1),
                 allowed = 100 * allowed, ok = math.abs(off) <= allowed and "yes" or "MISSED" }
   end
   return rows
 end
 
 local COLUMNS <const> = { "run", "figure", { "predicted", "predicted", "%.2f" }, { "measured", "measured", "%.2f" },
-                          { "error", "error %", "%+.1f" }, { "allowed", "allowed %", "%.1f" }, { "ok", "ok?" } }
+                          { "error", "error %", "%+.1f" },
+                          { "least", "least", "%+.1f" }, { "most", "most", "%+.1f" }, { "allowed", "allowed %", "%.1f" }, { "ok", "ok?" } }
 
 local function print_markdown(rows)
   local titles, rules = {}, {}
@@ -243,7 +242,6 @@ return {
     repeats  = { default = 1, help = "of each run, in turn", min = 1 },
     threads  = { default = 0, help = "of the model; 0: one a processor", min = 0, max = 64 },
     seed     = { default = 1, help = "of arrivals and lengths", min = 0 },
-    follow_drift = { default = false, help = "predict for a machine as slow as the reference batches around each run say" },
     report   = { default = false, help = "print Markdown" },
   },
 
@@ -254,41 +252,41 @@ return {
 
   run = function(o, s)
     local drift = {}
-    local found = { drift = drift, runs = {}, from = processor_time() }
+    local found = { drift = drift, runs = {}, from = processor_time(), fits = {} }
     local second = warm_up(o, s)
     reference(o, s, drift)
     local prompt, output = lengths(o)
     local work = plan { second = second, places = o.places, prompt = prompt, output = output, batch_tokens = BATCH_TOKENS,
                         effort = o.effort, seed = o.seed }
-    local r <close> = real_run(o, s, { workload = work, batching = batching_of(o, "continuous"), label = "calibration" })
-    local rows = calibrate.rows(lathe.sql(r.database), { r.id }, { skip = WARM_STEPS, gaps = true })
-    found.fit = calibrate.fit(rows, { form = o.form })
-    found.profile = r.database:gsub("%.db$", "") .. ".profile"
-    found.of = describe(o, r)
-    calibrate.write(found.profile, found.fit, { found.of })
     local info = s.model:info()
-    s.simulator = lathe.model { "sim", profile = found.profile, kv_bytes_per_token = info.kv_bytes_per_token,
-                                context = info.context_tokens }
-    reference(o, s, drift)
+    local function calibration()
+      local r <close> = real_run(o, s, { workload = work, batching = batching_of(o, "continuous"), label = "calibration" })
+      local fit = calibrate.fit(calibrate.rows(lathe.sql(r.database), { r.id }, { skip = WARM_STEPS, gaps = true }), { form = o.form })
+      found.profile, found.of = r.database:gsub("%.db$", "") .. ".profile", describe(o, r)
+      calibrate.write(found.profile, fit, { found.of })
+      s.simulator = lathe.model { "sim", profile = found.profile, kv_bytes_per_token = info.kv_bytes_per_token,
+                                  context = info.context_tokens }
+      found.fits[#found.fits + 1] = fit
+      return fit
+    end
 
     local most = {}
     for i, d in ipairs(RUNS) do
       most[d.batching] = most[d.batching] or saturation(o, s, d)
-      local run = { number = i, scheduler = d.scheduler, batching = d.batching, load = d.load, rate = d.load * most[d.batching],
-
-                    title = ("%s %s %.2f"):format(d.scheduler, d.batching, d.load), measured = {},
-                    predicted_step = {}, off = {}, slower = {} }
-      found.runs[i] = run
+      found.runs[i] = { number = i, scheduler = d.scheduler, batching = d.batching, load = d.load, rate = d.load * most[d.batching],
+                        title = ("%s %s %.2f"):format(d.scheduler, d.batching, d.load), measured = {}, predicted = {}, off = {} }
     end
-    for _ = 1, o.repeats do -- the first two references are those around the calibration
-      for _, run in ipairs(found.runs) do
+    local middle = #RUNS // 2
+    for number = 1, o.repeats do
+      local fit
+      for place = 0, #RUNS - 1 do
+        if place == middle then fit = calibration() end
         reference(o, s, drift)
-        once(o, s, run, found.fit)
-        reference(o, s, drift)
-        run.slower[#run.slower + 1] = (2 + drift[#drift] + drift[#drift - 1]) / (2 + drift[1] + drift[2])
+        measure(o, s, found.runs[(number - 1 + place) % #RUNS + 1], number)
       end
+      reference(o, s, drift)
+      for _, run in ipairs(found.runs) do predict(o, s, run, fit, number) end
     end
-    for _, run in ipairs(found.runs) do predict(o, s, run) end
     found.to = processor_time()
     return found
   end,
@@ -296,21 +294,22 @@ return {
   report = function(o, found, s)
     local rows, missed = {}, {}
     for _, run in ipairs(found.runs) do
-      for _, row in ipairs(judge(run, o.follow_drift)) do
+      for _, row in ipairs(judge(run)) do
         rows[#rows + 1] = row
         if row.ok ~= "yes" then missed[#missed + 1] = ("%s of %s (%+.1f%%)"):format(row.figure, row.run, row.error) end
       end
     end
-    local fit, all = found.fit, found.fit.residuals[1]
+    local fit = found.fits[#found.fits]
+    local all = fit.residuals[1]
     if o.report then print "\n# How well the simulator predicts" end
     print(("\n%s.\n%d requests a run, prompts of %d and answers of %d tokens (mean), %d places, %s;\n" ..
            "runs are scheduler, batching, share of that configuration's saturation:\n")
       :format(found.of, o.requests, o.prompt, o.tokens, o.places,
-        o.repeats == 1 and "one repeat" or "medians of " .. o.repeats .. " repeats"))
+        o.repeats == 1 and "one repeat" or ("medians of %d repeats, each with a calibration of its own"):format(o.repeats)))
     if o.report then print_markdown(rows) else lathe.print(rows, COLUMNS) end
     local off = {}
     for i, run in ipairs(found.runs) do off[i] = ("%.1f%%"):format(100 * stats.median(run.off)) end
-    print(("\nCalibrated on one run of %d steps (%d disturbed ones left out): half within %.1f%%, nine in ten within %.1f%%.\n" ..
+    print(("\nThe last calibration: one run of %d steps (%d disturbed ones left out), half within %.1f%%, nine in ten within %.1f%%.\n" ..
            "Single steps of the five runs were off by %s (medians)."):format(fit.steps, fit.left_out, 100 * all.median, 100 * all.p90,
              table.concat(off, ", ")))
     local low, high = stats.min(found.drift), stats.max(found.drift)
