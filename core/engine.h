@@ -88,8 +88,15 @@ struct engine_params {
                                     LATHE_MODEL_LENGTHS) */
     void (*ended)(void *user, const struct engine_ended *ended); /* of every request; must not call the engine */
     void *user;
-    const struct lathe_probe *probes; /* copied; a submitted request names one */
+    const struct lathe_probe *probes; /* copied; a submitted request names some; at most LATHE_MAX_PROBES */
     uint32_t probe_count;
+    const struct lathe_intervention *interventions; /* copied, with their vectors and keys; a submitted request */
+    uint32_t intervention_count;                    /* names some; at most LATHE_MAX_INTERVENTIONS */
+    const float *intervention_floats;
+    uint32_t intervention_float_count;
+    const int32_t *intervention_keys;
+    uint32_t intervention_key_count;
+    uint32_t kv_every;           /* a row of kv_usage every so many steps; 0: none */
 };
 
 /* [main]; the model's context is made here. */
@@ -122,7 +129,10 @@ struct engine_submit {
     int64_t planned_ns;          /* when it should have arrived; < 0: now */
     int64_t deadline_ns;         /* absolute, 0: none */
     int64_t slo_ttft_ns, slo_tpot_ns;
-    int32_t probe;               /* 0: none; n: the engine's probe n − 1 */
+    uint32_t probes;             /* bit i: the engine's probe i */
+    uint64_t interventions;      /* bit i: the engine's intervention i */
+    const int32_t *forced_tokens; /* forced_output_tokens of them come out, whatever the model says (teacher forcing): their
+                                    log-probabilities are rows of `token`, and their sum is the score `nll`; NULL: free */
     int want_text;               /* decode pieces; otherwise their text is empty */
     const int32_t *stop_ids;     /* more ids that end it */
     uint32_t stop_id_count;      /* at most 8 */

@@ -172,8 +172,8 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
     if (!live)
         return lathe_fail(err, LATHE_EFULL, "%u requests are live, the engine was opened for no more",
                           e->params.max_requests);
-    if (submit->probe < 0 || (uint32_t)submit->probe > e->params.probe_count)
-        return lathe_fail(err, LATHE_EINVAL, "probe %d was asked for, the engine has %u", submit->probe,
+    if (submit->probes >> e->params.probe_count)
+        return lathe_fail(err, LATHE_EINVAL, "probes %#x were asked for, the engine has %u", submit->probes,
                           e->params.probe_count);
     if (submit->stop_id_count > MAX_STOP_IDS)
         return lathe_fail(err, LATHE_EINVAL, "%u stop ids were given, at most %d are taken", submit->stop_id_count,
@@ -221,7 +221,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
     live->carried = submit->carried_tokens < live->req.prompt_tokens ? submit->carried_tokens : 0;
     live->req.computed_tokens = live->carried; /* so policies plan what is left, from the first */
     live->unread = submit->unread != 0;
-    live->probe = submit->probe;
+    live->probe = submit->probes ? __builtin_ctz(submit->probes) + 1 : 0;
     live->want_text = submit->want_text && !submit->unread && live->req.tokens;
     live->turn = submit->turn;
     live->stop_id_count = submit->stop_id_count;

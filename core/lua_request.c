@@ -207,7 +207,7 @@ void lua_check_request(lua_State *L, int request, int job_index, const struct ru
         submit->add_bos = 1;
         submit->want_text = 1;
         submit->planned_ns = 0;
-        submit->probe = 1;
+        submit->probes = 1;
         return;
     }
     if (!lua_istable(L, request))
@@ -242,7 +242,7 @@ void lua_check_request(lua_State *L, int request, int job_index, const struct ru
         submit->stop_id_count = (uint32_t)count;
     }
     lua_pop(L, 1);
-    submit->probe = lua_field_boolean(L, request, what, "probe", true); /* lua_trace.c says whether there is one */
+    submit->probes = lua_field_boolean(L, request, what, "probe", true); /* lua_trace.c says whether there is one */
 }
 
 void lua_check_workload(lua_State *L, int index, int job_index, struct run_job *job)

@@ -142,7 +142,7 @@ static void read_probed(lua_State *L, int attention, struct run_job *job)
         lua_pop(L, 1);
     }
     for (size_t i = 0; i < job->count; i++)
-        job->requests[i].submit.probe &= probed[i];
+        job->requests[i].submit.probes &= probed[i];
 }
 
 /* rows = "tokens" and so on: which tables are written at all, each level with those before it. */
@@ -196,6 +196,6 @@ void lua_check_trace(lua_State *L, int index, struct run_job *job)
         lua_fail(L, "%s: should be false or a table, not %s", what, lua_describe(L, index, text, sizeof text));
     }
     for (size_t i = 0; i < job->count && !job->probe_count; i++)
-        job->requests[i].submit.probe = 0;
+        job->requests[i].submit.probes = 0;
     lua_settop(L, top);
 }

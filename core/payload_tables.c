@@ -173,7 +173,7 @@ static const struct payload_field lathe_probe_fields[] = {
           HELP("last, inclusive; -1: to the end")),
     SHOWN(lathe_probe, every, U32, .min = 1, .max = UINT32_MAX, ABSENT(1),
           HELP("every n-th position from the first")),
-    RESERVED(lathe_probe),
+    HIDDEN(lathe_probe, width, RESERVED),
     SHOWN(lathe_probe, layers, MASK, .link = "layers", .flags = PAYLOAD_OPTIONAL, HELP("from 0; absent: all")),
     SHOWN(lathe_probe, heads, MASK, .link = "heads", .flags = PAYLOAD_OPTIONAL, HELP("from 0; absent: all")),
 };

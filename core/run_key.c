@@ -46,7 +46,7 @@ static void add_request(struct sha256 *sha, const struct engine_submit *s)
     const int64_t numbers[] = {
         s->parse_special, s->add_bos, s->max_output_tokens, s->forced_output_tokens, s->ignore_eos,
         s->predicted_output_tokens, s->priority, (int64_t)s->session, s->turn, s->planned_ns, s->deadline_ns,
-        s->slo_ttft_ns, s->slo_tpot_ns, s->probe, s->weight, (int64_t)s->token_count,
+        s->slo_ttft_ns, s->slo_tpot_ns, s->probes, s->weight, (int64_t)s->token_count,
     };
     add(sha, "request", numbers, sizeof numbers);
     if (s->tokens)

@@ -65,7 +65,8 @@ static int sample(void *self, const void *in, void *out, struct lathe_error *err
 
         if ((status = sampling_largest(name, row, logits, batch.vocab_tokens, &largest, err)) != LATHE_OK)
             break;
-        token = sampling_argmax(logits, batch.vocab_tokens, batch.stops, row->banned_count);
+        token = row->is_forced ? row->forced
+                               : sampling_argmax(logits, batch.vocab_tokens, batch.stops, row->banned_count);
         if (token < 0)
             return lathe_fail(err, LATHE_EINVAL, "%s: every token that request %llu could have is banned", name,
                               (unsigned long long)row->request);

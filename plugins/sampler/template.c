@@ -112,11 +112,12 @@ static int sample(void *self, const void *in, void *out, struct lathe_error *err
 
         if ((status = sampling_largest(name, row, logits, batch.vocab_tokens, &largest, err)) != LATHE_OK)
             break;
-        token = sampling_argmax(logits, batch.vocab_tokens, batch.stops, row->banned_count);
+        token = row->is_forced ? row->forced
+                               : sampling_argmax(logits, batch.vocab_tokens, batch.stops, row->banned_count);
         if (token < 0)
             return lathe_fail(err, LATHE_EINVAL, "%s: every token that request %llu could have is banned", name,
                               (unsigned long long)row->request);
-        if (row->sampling.temperature > 1e-5f)
+        if (!row->is_forced && row->sampling.temperature > 1e-5f)
             token = draw(logits, batch.vocab_tokens, batch.stops, row->banned_count, logits[token],
                          row->sampling.temperature,
                          lathe_random_unit(row->sampling.seed, LATHE_RANDOM_SAMPLING, row->request, row->output_index));

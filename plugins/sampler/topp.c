@@ -306,8 +306,15 @@ static int sample_row(struct topp *t, const struct sampling_batch *batch, const 
     int status;
 
     if ((status = check_wishes(row, err)) != LATHE_OK ||
-        (status = sampling_largest(name, row, raw, t->vocab_tokens, &largest, err)) != LATHE_OK ||
-        (status = penalise(t, batch, row, &logits, err)) != LATHE_OK)
+        (status = sampling_largest(name, row, raw, t->vocab_tokens, &largest, err)) != LATHE_OK)
+        return status;
+    if (row->is_forced) {
+        raw_mass = sampling_exponentials(raw, t->vocab_tokens, largest, 1.0f, NULL);
+        *sampled = (struct lathe_sampled){ row->forced,
+                                           (float)((double)raw[row->forced] - (double)largest - log(raw_mass)) };
+        return LATHE_OK;
+    }
+    if ((status = penalise(t, batch, row, &logits, err)) != LATHE_OK)
         return status;
     token = sampling_argmax(logits, t->vocab_tokens, NULL, 0);
     if (token < 0)

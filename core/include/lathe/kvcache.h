@@ -18,7 +18,7 @@
 #include <lathe/model.h>
 #include <lathe/request.h>
 
-enum { LATHE_KVCACHE_ABI = 2 };
+enum { LATHE_KVCACHE_ABI = 3 }; /* 3: dtype, scope, masses, refusal, blocks by pressure */
 
 /* What the engine will ask of it. */
 struct lathe_kv_demand {
@@ -28,12 +28,29 @@ struct lathe_kv_demand {
     uint32_t reserved;
     uint64_t kv_bytes_per_token; /* the model's */
     uint64_t memory_bytes;       /* the pool may take this much; 0: as the options say */
+    /* since abi 3 */
+    uint32_t layers, kv_heads, head_width; /* 0: unknown (a simulation) */
+    uint32_t kv_dtypes;          /* bits 1 << enum lathe_dtype that the model can keep; 0: F32 alone */
+    uint32_t key_mass;           /* 1: the model can tell keys' masses */
+    uint32_t unrotated;          /* 1: the model can rotate keys when it reads them */
 };
+
+/* Bytes that a position takes in `dtype`: kv_bytes_per_token is F32's. */
+static inline uint64_t lathe_kv_bytes(const struct lathe_kv_demand *d, int32_t dtype)
+{
+    return d->kv_bytes_per_token / 4 * lathe_dtype_block_bytes(dtype) / lathe_dtype_block(dtype);
+}
 
 /* What the model's context is then made with. */
 struct lathe_kv_geometry {
     uint32_t block_tokens;
     uint32_t blocks;
+    /* since abi 3; the host has zeroed them, but for */
+    int32_t kv_dtype;            /* enum lathe_dtype: what the engine was asked for */
+    uint32_t kv_flags;           /* enum lathe_kv_flags */
+    int32_t kv_scope;            /* enum lathe_kv_scope: of `kept` and `observe` */
+    uint32_t cache_positions;    /* 1: every slice with LATHE_SLICE_CACHE_POSITIONS */
+    uint32_t wants_mass;         /* 1: `observe` is called */
 };
 
 /* Operations to be carried out by the next forward, in order. */
@@ -55,9 +72,12 @@ struct lathe_kv_usage {
     uint64_t reserved_tokens;  /* room given out */
     uint64_t filled_tokens;    /* of it in use; the rest is internal fragmentation */
     uint64_t evicted_blocks;   /* since layout */
+    uint64_t evicted_tokens;   /* positions that may no longer be looked at, since layout   since abi 3 */
+    uint64_t hit_tokens, looked_up_tokens; /* of prompts: found cached, and looked for, since layout  since abi 3 */
 };
 
-enum lathe_kv_preempt { LATHE_KV_RECOMPUTE = 1, LATHE_KV_SWAP = 2 };
+/* REFUSE: nobody makes room; the request that wants it ends, with a sentence. */
+enum lathe_kv_preempt { LATHE_KV_RECOMPUTE = 1, LATHE_KV_SWAP = 2, LATHE_KV_REFUSE = 3 };
 
 struct lathe_kvcache_api {
     LATHE_API_HEAD;
@@ -101,7 +121,10 @@ struct lathe_kvcache_api {
     int (*fork)(void *self, const struct lathe_request *parent, const struct lathe_request *child,
                 struct lathe_error *err);
 
-    /* (optional) Positions that may still be looked at, ascending; *count 0: all. */
+    /* (optional) Positions that may still be looked at, ascending; *count 0: all. With several
+     * sets (kv_scope): (sets, *count), each set as long. All are below the positions that `filled`
+     * told of. Valid until the next call for this request. What is kept changes in `filled`, after
+     * a step: within one step of a prompt all its rows see each other. */
     void (*kept)(void *self, const struct lathe_request *req, const int32_t **positions, uint32_t *count);
 
     /* (optional) What is cheaper for this victim; absent: recompute. enum lathe_kv_preempt. */
@@ -117,6 +140,10 @@ struct lathe_kvcache_api {
     /* (optional) The bytes are gone (a worker died): whatever is kept for reuse is forgotten. No
      * request is known then.                                                      since abi 2 */
     void (*forget)(void *self);
+    /* (optional; with geometry.wants_mass) Before `filled`: what the step's rows of this request looked at.
+     * mass: (sets, keys), the keys as `kept` had them and then the step's own rows; see
+     * lathe_forward_out.masses.                                                   since abi 3 */
+    void (*observe)(void *self, const struct lathe_request *req, const float *mass, uint32_t keys);
 };
 
 #endif

@@ -23,11 +23,14 @@
 #define LATHE_MODEL_H
 
 #include <lathe/attention.h>
+#include <lathe/intervention.h>
 #include <lathe/message.h>
 #include <lathe/plugin.h>
 #include <lathe/tensor.h>
 
-enum { LATHE_MODEL_ABI = 3 }; /* 2: a message's header is a cache line; 3: duration_ns and picked */
+/* 2: a message's header is a cache line; 3: duration_ns and picked; 4: kept lists by layer and head, keys' masses,
+ * keys rotated when read, several probes a slice, interventions */
+enum { LATHE_MODEL_ABI = 4 };
 
 /* Reply to `describe`. */
 struct lathe_model_info {
@@ -42,8 +45,29 @@ struct lathe_model_info {
     uint32_t probe_formats;    /* bits 1 << enum lathe_probe_format that forward can serve */
     uint64_t parameters;
     uint64_t weight_bytes;     /* in memory, as loaded */
-    uint64_t kv_bytes_per_token;
+    uint64_t kv_bytes_per_token; /* of F32 */
+    uint32_t kv_dtypes;        /* bits 1 << enum lathe_dtype that keys and values can be kept in      since abi 4 */
+    uint32_t interventions;    /* bits 1 << enum lathe_intervention_kind that forward can carry out   since abi 4 */
 };
+
+/* How finely a KV-cache policy tells positions apart. A set of positions is then kept for
+ * the whole request, for each layer, or for each KV head of each layer (layer-major). */
+enum lathe_kv_scope {
+    LATHE_KV_REQUEST = 0, /* 1 set */
+    LATHE_KV_LAYER = 1,   /* layers */
+    LATHE_KV_HEAD = 2,    /* layers × kv_heads */
+};
+
+enum lathe_kv_flags {
+    /* Keys are stored as they come out of their projection and rotated when they are read, so that a key's
+     * rotary position may change. Costs a rotation of every key that is read. */
+    LATHE_KV_KEYS_UNROTATED = 1,
+};
+
+static inline uint32_t lathe_kv_sets(int32_t scope, uint32_t layers, uint32_t kv_heads)
+{
+    return scope == LATHE_KV_HEAD ? layers * kv_heads : scope == LATHE_KV_LAYER ? layers : 1;
+}
 
 /* What one engine needs; all are maxima, sized once. */
 struct lathe_context_params {
@@ -55,9 +79,11 @@ struct lathe_context_params {
     uint32_t context_tokens;   /* longest request */
     uint32_t output_rows;      /* rows with logits or hidden state in one forward */
     uint32_t threads;          /* 0: the model's own option */
-    int32_t kv_dtype;          /* enum lathe_dtype: F32 or F16; unsupported is refused */
+    int32_t kv_dtype;          /* enum lathe_dtype, one of info.kv_dtypes; another is LATHE_EUNSUPPORTED */
     uint32_t replica;          /* for draws of its own, with the run's seed              since abi 3 */
     uint64_t seed;
+    uint32_t kv_flags;         /* enum lathe_kv_flags                                     since abi 4 */
+    int32_t kv_scope;          /* enum lathe_kv_scope: of kept lists and masses           since abi 4 */
 };
 
 /* Operations on KV bytes, done in order before the slices. */
@@ -81,6 +107,11 @@ enum lathe_slice_flags {
     LATHE_SLICE_PADDING = 1,
     LATHE_SLICE_LOGITS = 2, /* output rows give logits (n_vocab) */
     LATHE_SLICE_HIDDEN = 4, /* output rows give the final hidden state (embedding_width) */
+    /* Rotary positions count what a row sees, not what there was: key j of the n that it sees is at j, the
+     * row itself at n − 1 (StreamingLLM). Needs LATHE_KV_KEYS_UNROTATED.            since abi 4 */
+    LATHE_SLICE_CACHE_POSITIONS = 8,
+    /* Its keys' masses are wanted: see forward_out.masses.                         since abi 4 */
+    LATHE_SLICE_KEY_MASS = 16,
 };
 
 enum { LATHE_NO_PROBE = UINT32_MAX };
@@ -96,9 +127,14 @@ struct lathe_slice {
     uint32_t kept_first, kept_count;     /* kept[]: positions that may be looked at, ascending;
                                             none: all. The slice's own rows see each other
                                             whether listed or not; blocks without a kept position
-                                            may be −1. A model may refuse (LATHE_EUNSUPPORTED) */
-    uint32_t probe;                      /* index into probes[], or LATHE_NO_PROBE */
+                                            may be −1. Of a scope with several sets: (sets, kept_count),
+                                            set by set, each as long, all before first_position.
+                                            A model may refuse (LATHE_EUNSUPPORTED) */
+    uint32_t probe;                      /* probes[]: its first, or LATHE_NO_PROBE */
     int32_t adapter;                     /* −1: none */
+    uint32_t probe_count;                /* how many from there on, each with records of its own; 0 is 1. since abi 4 */
+    uint32_t reserved;
+    uint64_t interventions;              /* bit i: interventions[i]; 0: none               since abi 4 */
 };
 
 struct lathe_forward_in {
@@ -111,6 +147,9 @@ struct lathe_forward_in {
     struct lathe_span outputs;  /* uint32_t */
     struct lathe_span kept;     /* int32_t */
     struct lathe_span probes;   /* struct lathe_probe */
+    struct lathe_span interventions;        /* struct lathe_intervention                    since abi 4 */
+    struct lathe_span intervention_floats;  /* float: their vectors                         since abi 4 */
+    struct lathe_span intervention_keys;    /* int32_t: their keys                          since abi 4 */
 };
 
 struct lathe_picked {
@@ -123,8 +162,8 @@ struct lathe_forward_out {
     /* Set by the caller before the call, filled by the model. */
     struct lathe_region logits;    /* float (n logits rows, n_vocab), slices' order */
     struct lathe_region hidden;    /* float (n hidden rows, embedding_width) */
-    struct lathe_region attention; /* records of <lathe/attention.h>, one after the other,
-                                      slices' order, positions ascending; bytes = room */
+    struct lathe_region attention; /* records of <lathe/attention.h>, one after the other: slices' order, within
+                                      a slice positions ascending, of one position its probes in order; bytes = room */
     /* Filled by the model. */
     uint64_t logits_rows, hidden_rows;
     uint64_t attention_bytes;      /* used; LATHE_EFULL when the room was too small */
@@ -134,6 +173,12 @@ struct lathe_forward_out {
     /* Of LATHE_MODEL_PICK: a struct lathe_picked for each output row, added by the model if the
      * reply has room; the caller then gives none for logits.                      since abi 3 */
     struct lathe_span picked;
+    /* Set by the caller: room for the masses of slices that want them, in their order. Of a slice
+     * (sets, keys) float, keys = those its last row sees, in the order of kept[] and then its own rows:
+     * the weights that its rows gave each key, summed over rows and over the set's query heads. H2O
+     * (Zhang et al., NeurIPS 2023) sums these over steps.                          since abi 4 */
+    struct lathe_region masses;
+    uint64_t mass_bytes; /* used; LATHE_EFULL when the room was too small */
 };
 
 /* Optional abilities, asked for with get_extension; each is a struct lathe_model_ability. */
@@ -143,6 +188,7 @@ struct lathe_forward_out {
 #define LATHE_MODEL_LENGTHS "lathe.model-lengths/1" /* it looks at lengths alone: a message may leave out tokens,
                                                  blocks and outputs (spans empty; a slice with output_count 1
                                                  means its last row) */
+#define LATHE_MODEL_KEY_MASS "lathe.model-key-mass/1" /* LATHE_SLICE_KEY_MASS */
 struct lathe_model_ability {
     uint32_t size;
 };

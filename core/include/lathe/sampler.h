@@ -14,7 +14,7 @@
 #include <lathe/message.h>
 #include <lathe/plugin.h>
 
-enum { LATHE_SAMPLER_ABI = 2 }; /* 2: a message's header is a cache line */
+enum { LATHE_SAMPLER_ABI = 3 }; /* 2: a message's header is a cache line; 3: forced tokens */
 
 /* A request's wishes. `defaults` fills them from the plugin's options; a request may
  * then change any. Out of range is refused when the request is submitted. */
@@ -38,6 +38,10 @@ struct lathe_sample_row {
     uint32_t prompt_count;                 /* how many of the history are prompt */
     uint32_t banned_count;                 /* how many of stops[] may not be chosen (ignore_eos) */
     struct lathe_sampling sampling;
+    /* 1: the token is `forced`, whatever the logits say (teacher forcing), and its log-probability is what is
+     * asked for. 0: free.                                                          since abi 3 */
+    uint32_t is_forced;
+    int32_t forced;
 };
 
 struct lathe_sample_in {

@@ -48,10 +48,11 @@ static int inside(uint32_t first, uint32_t count, uint64_t total)
 
 static int check_probe(const struct forward_limits *limits, const struct lathe_probe *p, struct lathe_error *err)
 {
-    if (p->format < LATHE_PROBE_SUMMARY || p->format > LATHE_PROBE_FULL || p->every == 0 || p->first_position < 0)
+    if (p->format < LATHE_PROBE_SUMMARY || p->format >= LATHE_PROBE_FORMATS || p->every == 0 || p->first_position < 0)
         return lathe_fail(err, LATHE_EINVAL, "forward: probe %u has format %u, every %u, first position %d; formats are "
-                          "1 to 3, the others at least 1 and 0", p->id, p->format, p->every, p->first_position);
-    if (p->format == LATHE_PROBE_TOP && (p->top_k == 0 || p->top_k > 1024))
+                          "1 to %d, the others at least 1 and 0", p->id, p->format, p->every, p->first_position,
+                          LATHE_PROBE_FORMATS - 1);
+    if ((p->format == LATHE_PROBE_TOP || p->format == LATHE_PROBE_LENS) && (p->top_k == 0 || p->top_k > 1024))
         return lathe_fail(err, LATHE_EINVAL, "forward: probe %u asks for the top %u; 1 to 1024 can be had", p->id,
                           p->top_k);
     if (limits->layers > LATHE_PROBE_MAX_LAYERS || limits->heads > LATHE_PROBE_MAX_HEADS)
@@ -154,13 +155,14 @@ static int check_slice(const struct forward_limits *limits, const struct lathe_f
     }
     if ((status = check_positions(limits, in, b, s, err)))
         return status;
-    if (slice->probe != LATHE_NO_PROBE) {
-        if (slice->probe >= in->probes.count)
-            return lathe_fail(err, LATHE_EINVAL, "forward: request %" PRIu64 " names probe %u of %" PRIu64, slice->request,
-                              slice->probe, in->probes.count);
-        return check_probe(limits, &b->probes[slice->probe], err);
-    }
-    return 0;
+    uint32_t probes = forward_probe_count(slice);
+    if (probes > LATHE_MAX_PROBES || (probes && !inside(slice->probe, probes, in->probes.count)))
+        return lathe_fail(err, LATHE_EINVAL, "forward: request %" PRIu64 " names probes %u to %" PRIu64 " of %" PRIu64 "; at most "
+                          "%d a slice", slice->request, slice->probe, (uint64_t)slice->probe + probes - 1, in->probes.count,
+                          LATHE_MAX_PROBES);
+    for (uint32_t i = 0; i < probes && !status; i++)
+        status = check_probe(limits, &b->probes[slice->probe + i], err);
+    return status;
 }
 
 /* Numbers the slice's rows; *attention runs through the region. */
@@ -168,7 +170,7 @@ static void number_rows(struct forward_batch *b, uint32_t s, uint64_t room, uint
 {
     const struct lathe_slice *slice = &b->slices[s];
     int padding = (slice->flags & LATHE_SLICE_PADDING) != 0;
-    const struct lathe_probe *probe = padding || slice->probe == LATHE_NO_PROBE ? NULL : &b->probes[slice->probe];
+    uint32_t probes = forward_probe_count(slice);
     uint32_t before = slice->kept_count ? b->slice_kept[s] : (uint32_t)slice->first_position;
     b->slice_rows[s] = b->row_count;
     for (uint32_t i = 0; i < slice->token_count; i++) {
@@ -178,19 +180,25 @@ static void number_rows(struct forward_batch *b, uint32_t s, uint64_t room, uint
         row->position = padding ? 0 : slice->first_position + (int32_t)i;
         row->keys = padding ? 1 : before + i + 1;
         row->record = FORWARD_NO_RECORD;
-        if (!probe || !lathe_probe_wants(probe, row->position))
-            continue;
-        uint64_t bytes = lathe_attention_row_bytes(probe, row->keys);
-        if (bytes <= room && *attention <= room - bytes && bytes <= UINT32_MAX) {
-            row->record = 1 + *attention;
-            memset(b->attention + *attention + bytes - 16, 0, 16); /* what heads leave of the last 16 */
-            *(struct lathe_attention_row *)(void *)(b->attention + *attention) = (struct lathe_attention_row){
-                .request = slice->request, .position = row->position, .keys = row->keys, .probe = probe->id,
-                .bytes = (uint32_t)bytes,
-            };
-            b->probed_rows++;
+        row->probes = 0;
+        for (uint32_t k = 0; k < probes; k++) {
+            const struct lathe_probe *probe = &b->probes[slice->probe + k];
+            if (!lathe_probe_wants(probe, row->position))
+                continue;
+            uint64_t bytes = lathe_attention_row_bytes(probe, row->keys);
+            if (bytes <= room && *attention <= room - bytes && bytes <= UINT32_MAX) {
+                if (!row->probes)
+                    row->record = 1 + *attention;
+                row->probes |= (uint32_t)1 << k;
+                memset(b->attention + *attention + bytes - 16, 0, 16); /* what heads leave of the last 16 */
+                *(struct lathe_attention_row *)(void *)(b->attention + *attention) = (struct lathe_attention_row){
+                    .request = slice->request, .position = row->position, .keys = row->keys, .probe = probe->id,
+                    .bytes = (uint32_t)bytes,
+                };
+                b->probed_rows++;
+            }
+            *attention += bytes;
         }
-        *attention += bytes;
     }
 }
 

@@ -29,7 +29,8 @@ struct forward_row {
     uint32_t slice;
     uint32_t keys;    /* how many it looks at, itself included; padding: 1 */
     uint32_t token;
-    uint64_t record;  /* 1 + its record's offset in the attention region; FORWARD_NO_RECORD */
+    uint64_t record;  /* 1 + its first record's offset in the attention region; FORWARD_NO_RECORD */
+    uint32_t probes;  /* bit i: the slice's i-th probe wants this row; a record each, in order */
 };
 
 struct forward_batch {
@@ -57,6 +58,14 @@ int forward_params_check(const struct lathe_context_params *params, struct lathe
 
 /* Room for a reply to `describe` or `forward`. */
 int forward_reply_check(const struct lathe_message *reply, size_t bytes, const char *method, struct lathe_error *err);
+
+/* How many probes a slice has, from probes[slice->probe] on. */
+static inline uint32_t forward_probe_count(const struct lathe_slice *slice)
+{
+    if (slice->probe == LATHE_NO_PROBE || slice->flags & LATHE_SLICE_PADDING)
+        return 0;
+    return slice->probe_count ? slice->probe_count : 1;
+}
 
 /* The j-th key that rows of this slice may look at: its absolute position. */
 static inline int32_t forward_key_position(const struct forward_batch *b, uint32_t s, uint32_t j)

@@ -91,20 +91,28 @@ static void pack_top(const struct forward_batch *b, const struct forward_row *ro
         out[j] = (struct lathe_attention_top){ UINT32_MAX, 0 };
 }
 
+static void pack_full(const struct forward_row *row, const struct forward_weights *w, uint16_t *out)
+{
+    for (uint32_t j = 0; j < row->keys; j++)
+        out[j] = half_of_float(w->weights[j] * w->scale);
+}
+
 void forward_probe_pack(const struct forward_batch *b, const struct forward_row *row, uint32_t layer, uint32_t head,
                         const struct forward_weights *w)
 {
-    const struct lathe_probe *p = &b->probes[b->slices[row->slice].probe];
-    size_t part = (size_t)rank(p->layers, layer) * lathe_probe_count(p->heads) + rank(p->heads, head);
-    unsigned char *out = b->attention + (row->record - 1) + sizeof(struct lathe_attention_row) +
-                         part * lathe_attention_head_bytes(p, row->keys);
-    if (p->format == LATHE_PROBE_SUMMARY) {
-        pack_summary(b, row, p, w, (struct lathe_attention_summary *)(void *)out);
-    } else if (p->format == LATHE_PROBE_TOP) {
-        pack_top(b, row, p->top_k, w, (struct lathe_attention_top *)(void *)out);
-    } else {
-        uint16_t *row_out = (uint16_t *)(void *)out;
-        for (uint32_t j = 0; j < row->keys; j++)
-            row_out[j] = half_of_float(w->weights[j] * w->scale);
+    unsigned char *record = b->attention + (row->record - 1);
+    for (uint32_t left = row->probes; left; left &= left - 1) {
+        const struct lathe_probe *p = &b->probes[b->slices[row->slice].probe + (uint32_t)__builtin_ctz(left)];
+        if (lathe_probe_has(p->layers, layer) && lathe_probe_has(p->heads, head) && !lathe_probe_of_layers(p->format)) {
+            size_t part = (size_t)rank(p->layers, layer) * lathe_probe_count(p->heads) + rank(p->heads, head);
+            void *out = record + sizeof(struct lathe_attention_row) + part * lathe_attention_head_bytes(p, row->keys);
+            if (p->format == LATHE_PROBE_SUMMARY)
+                pack_summary(b, row, p, w, out);
+            else if (p->format == LATHE_PROBE_TOP)
+                pack_top(b, row, p->top_k, w, out);
+            else if (p->format == LATHE_PROBE_FULL)
+                pack_full(row, w, out);
+        }
+        record += lathe_attention_row_bytes(p, row->keys);
     }
 }

@@ -40,6 +40,9 @@ int sampling_open(const char *name, uint32_t vocab_tokens, const struct lathe_sa
             row->prompt_count > row->history_count || row->banned_count > batch->stop_count)
             return lathe_fail(err, LATHE_EINVAL, "%s: request %llu names history or banned ids beyond those sent", name,
                               (unsigned long long)row->request);
+        if (row->is_forced && (row->forced < 0 || (uint32_t)row->forced >= vocab_tokens))
+            return lathe_fail(err, LATHE_ERANGE, "%s: request %llu is forced to token %d; the vocabulary has %u", name,
+                              (unsigned long long)row->request, row->forced, vocab_tokens);
     }
     out->head.bytes = sizeof *out;
     batch->sampled = lathe_message_add(&out->head, &out->sampled, batch->row_count, sizeof *batch->sampled);

@@ -283,7 +283,7 @@ static void refuses_bad_submissions_with_a_sentence(void **state)
     assert_int_equal(engine_submit(f.engine, &(struct engine_submit){ .text = "a", .text_bytes = 1, .sampling = &hot }, &id,
                                    &err), LATHE_EINVAL);
     assert_non_null(strstr(err.message, "temperature"));
-    assert_int_equal(engine_submit(f.engine, &(struct engine_submit){ .text = "a", .text_bytes = 1, .probe = 1 }, &id, &err),
+    assert_int_equal(engine_submit(f.engine, &(struct engine_submit){ .text = "a", .text_bytes = 1, .probes = 1 }, &id, &err),
                      LATHE_EINVAL);
     fixture_submit(&f, &(struct engine_submit){ .text = "a", .text_bytes = 1 });
     fixture_submit(&f, &(struct engine_submit){ .text = "a", .text_bytes = 1 });
