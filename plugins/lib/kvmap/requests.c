@@ -172,7 +172,7 @@ void kvmap_truncate(void *self, const struct lathe_request *req, uint32_t tokens
     if (!s)
         return;
     if (!s->swapped.count)
-        kvmap_cut(map, s, tokens, tokens < s->filled ? tokens : s->filled);
+        kvmap_cut(map, s, tokens, tokens < s->filled ? tokens : s->kept);
     else if (tokens < s->swapped_truncated)
         s->swapped_truncated = tokens; /* it will be done when it is back */
 }
