@@ -60,7 +60,7 @@ struct kvmap {
 
     uint32_t max_requests, table_blocks; /* table_blocks: most that one request may have */
     uint32_t block_tokens, blocks;
-    uint32_t context_tokens, admitted;   /* admitted: requests that it knows */
+    uint32_t admitted;                   /* requests that it knows */
     struct kvmap_slot *slots;            /* (max_requests); NULL before layout */
     int32_t *tables;                     /* (max_requests, table_blocks) */
     uint32_t *references;                /* (blocks) */
@@ -129,7 +129,7 @@ static inline uint32_t kvmap_blocks_for(const struct kvmap *map, uint32_t tokens
 /* Positions that a request may keep now, UINT32_MAX: any number. The pool's budget is shared evenly by
  * those admitted; each comes down to its share at its own next step. */
 uint32_t kvmap_limit(const struct kvmap *map);
-/* The most that kvmap_limit ever says, context_tokens at most; 0 where nothing is ever evicted. */
+/* The most that a request ever keeps, at most what a table holds; 0 where nothing is ever evicted. */
 uint32_t kvmap_most_kept(const struct kvmap *map);
 
 /* `count` of its positions may no longer be looked at. */

@@ -37,7 +37,6 @@ int kvmap_layout(void *self, const struct lathe_kv_demand *demand, struct lathe_
     map->block_tokens = geometry->block_tokens;
     map->blocks = geometry->blocks;
     map->max_requests = demand->max_requests;
-    map->context_tokens = demand->context_tokens;
     map->table_blocks = kvmap_blocks_for(map, demand->context_tokens);
     map->next_handle = 1;
 
@@ -86,7 +85,7 @@ uint32_t kvmap_limit(const struct kvmap *map)
 
 uint32_t kvmap_most_kept(const struct kvmap *map)
 {
-    uint64_t most = map->context_tokens;
+    uint64_t most = (uint64_t)map->table_blocks * map->block_tokens;
     if (!map->wishes.budget && !map->wishes.pool_budget && !map->wishes.evict)
         return 0;
     if (map->wishes.budget && (uint64_t)map->wishes.budget < most)
