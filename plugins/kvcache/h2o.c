@@ -8,10 +8,10 @@
  * those of all its heads, in one of a request those of all layers. What an evicted key had gathered is
  * forgotten with it. When and what exactly goes: plugins/lib/kvmap/choice.h.
  *
- * The paper's Algorithm 1 is this with one head a set. Its published code for Llama takes heavy and
- * recent sizes as shares of the prompt's length rather than of a budget, and has a score a query head,
- * since its models have as many KV heads; here with grouped queries a KV head is the finest there is,
- * as its keys are stored once.
+ * The paper's eviction is this with one head a set. Its published code (FMInference/H2O) differs: the
+ * form that masks keys takes heavy and recent sizes as shares of the prompt's length, the form that drops
+ * them has fixed sizes as here; both have a score a query head, since their models have as many KV heads.
+ * Here, with grouped queries, a KV head is the finest there is, as its keys are stored once.
  *
  * Scores cost a step: the model adds up masses, and this a pass over sets × budget numbers. */
 #include <kvmap/choice.h>

@@ -10,3 +10,4 @@ set(choices budget=1,block_tokens=4,blocks=18 budget=24,block_tokens=7,blocks=34
   preempt=evict,scope=head,block_tokens=8,blocks=60)
 set(variants_kvcache_h2o ${choices})
 set(variants_kvcache_random ${choices})
+set(variants_kvcache_contiguous reserve_tokens=120,block_tokens=7 block_tokens=1,reserve_tokens=1000)
