@@ -36,7 +36,9 @@ static const char *const variants[] = {
 };
 /* A pool that holds some requests only, whose tables end within a block. */
 static const char *const pools[] = { "paged:block_tokens=8,blocks=24", "paged:block_tokens=8,blocks=24,preempt=swap",
-                                     "paged:block_tokens=1,blocks=150,preempt=swap", "template:places=3" };
+                                     "paged:block_tokens=1,blocks=150,preempt=swap", "template:places=3",
+                                     "prefix:block_tokens=8,blocks=24",
+                                     "prefix:block_tokens=4,blocks=48,preempt=swap,evict=lfu,share=tenant" };
 
 static char running[512]; /* the case, for whoever kills it */
 
