@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Products in vectors: y (m, n) = x (m, k) · w (n, k) transposed, included by vector.h.
+/* Products in vectors: y (m, n) = x (m, k) · w (n, k) transposed; included by vector.h and plain.c.
  *
  *            w0  w1  w2  w3         a tile: ROWS rows of x by four rows of w, all its sums in
  *        x0  ∑   ∑   ∑   ∑          registers, each a vector of LANES partial sums over k; every
  *        x1  ∑   ∑   ∑   ∑          vector that is loaded serves four, or ROWS, multiplications
- *        …                          (AVX2: 3 rows, 12 sums of 16 registers; AVX-512: 6, 24 of 32)
+ *        …                          (3 rows, 12 sums where there are 16 registers; 6, 24 of 32)
  *
  * Both sides are read along k, as they lie: nothing is transposed or packed, and a tail of m
  * costs what it has. In return each sum is folded across lanes once, about a tenth of the work
@@ -17,13 +17,16 @@
 #ifndef LATHE_KERNELS_PRODUCT_VECTOR_H
 #define LATHE_KERNELS_PRODUCT_VECTOR_H
 
+/* Four floats, wherever they lie. */
+typedef float four_floats __attribute__((vector_size(16), aligned(4), may_alias));
+
 static inline float dot(const float *x, const float *w, size_t k, float to, int add)
 {
     V sum = ALL(0.0f), none = ALL(0.0f);
     size_t i = 0;
     for (; i + LANES <= k; i += LANES)
         sum = FMA(LOAD(x + i), LOAD(w + i), sum);
-    float y = _mm_cvtss_f32(SUMS(sum, none, none, none));
+    float y = SUMS(sum, none, none, none)[0];
     y = add ? to + y : y;
     for (; i < k; i++)
         y += x[i] * w[i];
@@ -54,8 +57,10 @@ static inline float dot(const float *x, const float *w, size_t k, float to, int 
             }                                                                                                         \
             for (int r = 0; r < ROWS; r++) {                                                                          \
                 float *out = y + (size_t)r * y_stride + j;                                                            \
-                __m128 four = SUMS(sum[r][0], sum[r][1], sum[r][2], sum[r][3]);                                       \
-                _mm_storeu_ps(out, add ? _mm_add_ps(_mm_loadu_ps(out), four) : four);                                 \
+                four_floats sums = SUMS(sum[r][0], sum[r][1], sum[r][2], sum[r][3]);                                  \
+                if (add)                                                                                              \
+                    sums += *(four_floats *)(void *)out;                                                              \
+                *(four_floats *)(void *)out = sums;                                                                   \
                 for (size_t i = whole; i < k; i++)                                                                    \
                     for (size_t c = 0; c < 4; c++)                                                                    \
                         out[c] += x[(size_t)r * x_stride + i] * w[c * w_stride + i];                                  \

@@ -177,7 +177,7 @@ static void float_to_half(uint16_t *out, const float *in, size_t n)
 
 #define KERNELS_OF(set)                                                                                               \
     {                                                                                                                 \
-        .name = set, .dequantize = dequantize_lanes, .few = few, .weigh = weigh, .softmax = softmax,                    \
+        .name = set, .rows = MOST_ROWS, .dequantize = dequantize_lanes, .few = few, .weigh = weigh, .softmax = softmax,                    \
         .rmsnorm = rmsnorm, .swiglu = swiglu, .rope_interleaved = rope_interleaved, .rope_halves = rope_halves,       \
         .scale = scale, .add = add_rows, .half_to_float = half_to_float, .float_to_half = float_to_half               \
     }
