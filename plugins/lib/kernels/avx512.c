@@ -37,6 +37,15 @@ static inline void scale_bytes_add(float *y, __m128i q, float a, float b)
     _mm512_storeu_ps(y, _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(a)), _mm512_set1_ps(b)));
 }
 
+/* y (16) = what `table` has at the low or high four bits of 16 bytes. */
+static inline void look_up(float *y, __m128i q, int high, __m512 table)
+{
+    __m512i at = _mm512_cvtepu8_epi32(q); /* the lookup heeds four bits alone */
+    _mm512_storeu_ps(y, _mm512_permutexvar_ps(high ? _mm512_srli_epi32(at, 4) : at, table));
+}
+#define LOOK_UP(y, q, high, table) look_up(y, q, high, table)
+#define SIXTEEN _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+
 #include <kernels/vector.h>
 
 extern const struct kernels kernels_avx512;
