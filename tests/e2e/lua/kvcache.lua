@@ -82,8 +82,21 @@ equal(preempted:query "select count(*) as n from attention_token where run_id = 
 equal(preempted:query [[select count(*) as n from token t join attention_token a on a.run_id = t.run_id and a.request_id = t.request_id
   and a.position = t.position - 1 where t.run_id = :run and t.kind = 'output' and a.step_id <> t.step_id]][1].n, 0)
 
+-- a cache that forgets needs no pool as long as a prompt that comes in pieces
+local long = {}
+for i = 1, 300 do long[i] = i % 250 end
+local function pieces(blocks, batch_tokens)
+  return run({ "sinks", budget = 16, block_tokens = 4, blocks = blocks }, { engine = { batch_tokens = batch_tokens } },
+    { { tokens = long, max_tokens = 20, ignore_eos = true } })
+end
+local small, large = pieces(24, 20), pieces(400, 20)
+equal(table.concat(small:outputs()[1].tokens, " "), table.concat(large:outputs()[1].tokens, " "), "in a small pool")
+truth(small:query "select max(blocks_used) as n from kv_usage where run_id = :run"[1].n <= 10, "few blocks")
+truth(pieces(24, 512):outputs()[1].error:find("smaller pieces (batch_tokens)", 1, true), "whole, it is too long")
+
 -- sentences
 fails(function() run { "sinks", positions = "cached" } end, "positions")
 fails(function() run { "sinks", sink = 1 } end, "sink")
 fails(function() run { "h2o", scope = "heads" } end, "scope")
 fails(function() run { "paged", dtype = "q4" } end, "dtype")
+fails(function() lathe.engine { model = model, trace = { probes = { { format = "top", requests = { 1 } } } } } end, "no request is known beforehand")
