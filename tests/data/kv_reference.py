@@ -8,7 +8,7 @@ own positions, or by their rank among what a row sees (StreamingLLM's rule, "cac
 What is computed, whichever way: a text is fed token by token. After the step that stored position p the policy evicts
 until at most `budget` positions are kept, p included. So row p + 1 sees what was kept and itself: budget + 1 keys.
 
-Two ways, which check.py-like assertions in make_kv_golden.py compare with each other:
+Two ways, which make_kv_golden.py --check compares with each other:
 
   Parallel   what is kept doesn't depend on the attention: a mask (n, n). A key is made from what its own row saw and
              never again, so one pass over all rows gives just what step by step gives.
@@ -20,6 +20,7 @@ from transformers import AttentionInterface
 from transformers.models.llama.modeling_llama import repeat_kv
 
 F16, F32, Q8_0 = "f16", "f32", "q8_0"
+EVICTION = 7                                                         # LATHE_RANDOM_EVICTION
 
 
 # ── Masks: (n, n), true where row i sees key j ──
@@ -45,6 +46,19 @@ def philox(seed, purpose, stream, counter):
         c = [(p1 >> np.uint64(32)) ^ c[1] ^ k[0], p1 & m32, (p0 >> np.uint64(32)) ^ c[3] ^ k[1], p0 & m32]
         k = [(k[0] + np.uint64(0x9E3779B9)) & m32, (k[1] + np.uint64(0xBB67AE85)) & m32]
     return c[1] << np.uint64(32) | c[0]
+
+
+def random_mask(n, budget, request, seed=1):
+    """The newest half of the budget and a random choice: each position has a draw of 24 bits, and the lowest goes."""
+    recent = (budget + 1) // 2
+    draws = (philox(seed, EVICTION, request, np.arange(n)) >> np.uint64(40)).astype(np.int64)
+    mask, kept = torch.zeros(n, n, dtype=torch.bool), []
+    for i in range(n):
+        kept.append(i)
+        mask[i, kept] = True
+        if len(kept) > budget:
+            kept.pop(int(np.argmin(draws[kept[:len(kept) - recent]])))       # of equal ones the lowest position
+    return mask
 
 
 # ── Rotation and storage ──

@@ -6,8 +6,11 @@ step as in decoding. SmolLM2-135M-Instruct, the GGUF's own weights, float32 (kv_
   python make_kv_golden.py --model … --parts gate,h2o --texts emma,ruth        # only these; the others stay as they are
   python make_kv_golden.py --model … --check                                   # both ways of computing agree
 
+The request's number k in the run, which random draws by, is the text's place among all by name, from 1.
+
 golden_kv.json: {"tokens", "every", "texts": {text: {"ids": crc32, "nll": {policy: [after 256, 512, … 2048 tokens]}}}}; a sum is
 of −ln p of tokens 1 … k − 1, in nats. A policy's name: full, f16, q8_0, window/256, sinks/4/256/cache, random/256, h2o/head/256 …
+golden_kv_short.json: the same of the first 160 tokens of three texts, with a budget of 48: for tests that shall be quick.
 """
 import argparse
 import json
@@ -33,7 +36,7 @@ def sinks_name(sinks, budget, positions):
     return f"sinks/{sinks}/{budget}/{positions}" if sinks else f"window/{budget}"
 
 
-def parallel_policies(parts, text):
+def parallel_policies(parts, text, request):
     """name → arguments of Parallel, of one text."""
     out = {}
     table = [(s, b) for s in SINKS for b in BUDGETS] if "table" in parts and text in FEW else []
@@ -41,8 +44,10 @@ def parallel_policies(parts, text):
         for positions in ("original", "cache") if sinks else ("original",):
             out[sinks_name(sinks, budget, positions)] = dict(mask=kv.sinks_mask(TOKENS, budget, sinks), sinks=sinks,
                                                              positions=positions, budget=budget)
-    for dtype in (kv.F16, kv.Q8_0) if "dtype" in parts else ():
-        out[dtype] = dict(mask=kv.causal(TOKENS), dtype=dtype, budget=0)
+    if "dtype" in parts:
+        out["random/256"] = dict(mask=kv.random_mask(TOKENS, 256, request), budget=256)
+        for dtype in (kv.F16, kv.Q8_0):
+            out[dtype] = dict(mask=kv.causal(TOKENS), dtype=dtype, budget=0)
     return out
 
 
@@ -53,6 +58,12 @@ def sums(nll):
 
 def save(golden):
     """One line a policy; written after each, so that what was computed is kept."""
+    if os.path.exists(GOLDEN):                               # another process may have come further with other parts
+        with open(GOLDEN) as f:
+            for name, text in json.load(f)["texts"].items():
+                mine = golden["texts"].setdefault(name, text)
+                if mine["ids"] == text["ids"]:
+                    mine["nll"] = {**text["nll"], **mine["nll"]}
     lines = []
     for name, text in sorted(golden["texts"].items()):
         policies = ",\n    ".join(f"{json.dumps(p)}: {json.dumps(v)}" for p, v in sorted(text["nll"].items()))
@@ -83,13 +94,13 @@ def check(model, texts):
         assert (at_once - stepwise).abs().max() < 1e-3
 
 
-def gate_and_table(model, texts, golden, parts):
+def gate_and_table(model, texts, golden, parts, requests):
     for name, ids in texts.items():
         started, plain = time.time(), kv.Parallel(model, kv.causal(TOKENS))
         ids = torch.tensor(ids)
         nll = golden["texts"][name]["nll"]
         nll["full"] = sums(plain.run(ids))
-        for policy, how in parallel_policies(parts, name).items():
+        for policy, how in parallel_policies(parts, name, requests[name]).items():
             if policy not in nll:
                 budget = how.pop("budget")
                 start = budget + 1 if budget else 0
@@ -114,11 +125,33 @@ def stepwise_h2o(model, texts, golden, budget, scopes):
     save(golden)
 
 
+def short(model, texts):
+    """golden_kv_short.json."""
+    tokens, budget, out = 160, 48, {}
+    ids = torch.stack([torch.tensor(texts[name][:tokens]) for name in FEW])
+    for k, name in enumerate(FEW):
+        full = kv.causal(tokens)
+        of = {"full": dict(mask=full), "f16": dict(mask=full, dtype=kv.F16), "q8_0": dict(mask=full, dtype=kv.Q8_0),
+              f"random/{budget}": dict(mask=kv.random_mask(tokens, budget, k + 1))}
+        for sinks in (0, 4):
+            for positions in ("original", "cache") if sinks else ("original",):
+                of[sinks_name(sinks, budget, positions)] = dict(mask=kv.sinks_mask(tokens, budget, sinks), sinks=sinks, positions=positions)
+        out[name] = {p: round(float(kv.Parallel(model, **how).run(ids[k]).sum()), 5) for p, how in of.items()}
+    for scope in ("request", "layer", "head"):
+        nll = kv.Stepwise(model, len(FEW), budget, kv.h2o([scope] * len(FEW), budget // 2)).run(ids)
+        for name, row in zip(FEW, nll):
+            out[name][f"h2o/{scope}/{budget}"] = round(float(row.sum()), 5)
+    with open(os.path.join(HERE, "golden_kv_short.json"), "w") as f:
+        f.write(f'{{"tokens": {tokens}, "budget": {budget}, "texts": {{\n' +
+                ",\n".join(f'  "{name}": {json.dumps(v)}' for name, v in out.items()) + "\n}}\n")
+    print(out)
+
+
 @torch.inference_mode()
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True, help="the SmolLM2 GGUF")
-    parser.add_argument("--parts", default="gate,dtype,h2o,table", help="gate, dtype, h2o, table")
+    parser.add_argument("--parts", default="gate,dtype,h2o,table,short", help="gate, dtype (and random), h2o, table, short")
     parser.add_argument("--texts", help="only these, by name")
     parser.add_argument("--check", action="store_true", help="compare the two ways of computing, and write nothing")
     args = parser.parse_args()
@@ -126,10 +159,13 @@ def main():
     parts = args.parts.split(",")
 
     tokenizer = build(*read(args.model))
-    texts = {}
+    texts, requests = {}, {}
     for file in sorted(os.listdir(os.path.join(HERE, "texts"))):
         name, kind = os.path.splitext(file)
-        if kind == ".txt" and (not args.texts or name in args.texts.split(",")):
+        if kind != ".txt":
+            continue
+        requests[name] = len(requests) + 1
+        if not args.texts or name in args.texts.split(","):
             with open(os.path.join(HERE, "texts", file), encoding="utf8") as f:
                 texts[name] = tokenizer.encode(f.read(), add_special_tokens=False).ids[:TOKENS]
             assert len(texts[name]) == TOKENS, (name, len(texts[name]))
@@ -147,7 +183,9 @@ def main():
         if golden["texts"].get(name, {}).get("ids") != crc:      # another text than before: nothing of it holds
             golden["texts"][name] = {"ids": crc, "nll": {}}
     if set(parts) & {"gate", "dtype", "table"}:
-        gate_and_table(model, texts, golden, parts)
+        gate_and_table(model, texts, golden, parts, requests)
+    if "short" in parts:
+        short(model, texts)
     if "h2o" in parts:
         stepwise_h2o(model, texts, golden, 256, ("head", "layer", "request"))
 
