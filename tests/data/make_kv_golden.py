@@ -154,8 +154,9 @@ def main():
     parser.add_argument("--parts", default="gate,dtype,h2o,table,short", help="gate, dtype (and random), h2o, table, short")
     parser.add_argument("--texts", help="only these, by name")
     parser.add_argument("--check", action="store_true", help="compare the two ways of computing, and write nothing")
+    parser.add_argument("--threads", type=int, default=2, help="1 where others compute, too")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     parts = args.parts.split(",")
 
     tokenizer = build(*read(args.model))
