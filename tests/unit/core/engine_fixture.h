@@ -19,11 +19,13 @@
 enum { FIXTURE_OPTIONS = 4 };
 
 struct fixture_params {
-    const char *scheduler, *batching, *bus; /* NULL: fcfs, continuous, direct */
+    const char *scheduler, *batching, *bus, *cache; /* NULL: fcfs, continuous, direct, paged */
     struct option_setting model[FIXTURE_OPTIONS], kvcache[FIXTURE_OPTIONS];
     struct engine_params engine;      /* parts and clock are filled in */
     void (*ended)(void *user, const struct engine_ended *ended); /* told of ends; may be NULL */
     void *user;
+    void (*dress)(struct engine_parts *parts); /* puts other tables in front of the parts'; may be NULL */
+    const char *refusal;              /* opening is refused with this in the sentence; the engine is then NULL */
 };
 
 struct fixture {
@@ -57,7 +59,7 @@ static inline void fixture_open(struct fixture *f, struct fixture_params p)
     f->parts.tokenizer = fixture_instance(f, LATHE_KIND_TOKENIZER, "byte", NULL);
     f->parts.model = fixture_instance(f, LATHE_KIND_MODEL, "tiny", p.model);
     f->parts.sampler = fixture_instance(f, LATHE_KIND_SAMPLER, "greedy", NULL);
-    f->parts.kvcache = fixture_instance(f, LATHE_KIND_KVCACHE, "paged", p.kvcache);
+    f->parts.kvcache = fixture_instance(f, LATHE_KIND_KVCACHE, p.cache ? p.cache : "paged", p.kvcache);
     f->parts.scheduler = fixture_instance(f, LATHE_KIND_SCHEDULER, p.scheduler ? p.scheduler : "fcfs", NULL);
     f->parts.batching = fixture_instance(f, LATHE_KIND_BATCHING, p.batching ? p.batching : "continuous", NULL);
     f->parts.bus = fixture_instance(f, LATHE_KIND_BUS, p.bus ? p.bus : "direct", NULL);
@@ -65,7 +67,17 @@ static inline void fixture_open(struct fixture *f, struct fixture_params p)
     p.engine.parts = f->parts;
     p.engine.clock = &f->clock;
     struct deployment_params deployment = { .engine = p.engine, .ended = p.ended, .user = p.user };
-    if (deployment_open(&deployment, &f->deployment, &err) != LATHE_OK)
+    if (p.dress)
+        p.dress(&f->parts);
+    int status = deployment_open(&deployment, &f->deployment, &err);
+    if (p.refusal) {
+        assert_int_not_equal(status, LATHE_OK);
+        if (!strstr(err.message, p.refusal))
+            fail_msg("\"%s\", expected \"%s\"", err.message, p.refusal);
+        f->deployment = NULL;
+        return;
+    }
+    if (status != LATHE_OK)
         fail_msg("%s", err.message);
     f->engine = deployment_engine(f->deployment, 0);
 }
