@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// The KV pool over time: blocks in use from the steps' rows, and what they were used for from the rows of kv_usage.
+
+function startMemory() {
+  const section = byId('memory');
+  const pool = run => run.steps.id.count > 0 && column(run.steps.kv_total).some(total => total > 0 && total !== NONE);
+  const runs = report.runs.filter(run => pool(run) || run.memory);
+  if (runs.length === 0) {
+    replace(section, section.querySelector('h2'), note('No step of these runs says what of the KV pool was in use: it needs trace = { rows = "steps" } or more, and a KV cache with a pool.'));
+    return;
+  }
+  const drawing = chart(byId('memory-chart'), 'KV blocks over time; arrow keys move a cursor');
+
+  // Columns of one replica, times in seconds.
+  function rowsOf(source, names, timeName, run, replica) {
+    const of = column(source.replica), keep = [];
+    for (let i = 0; i < of.length; i++) if (replica === null || of[i] === replica) keep.push(i);
+    const times = column(source[timeName]), rows = { time: Float64Array.from(keep, i => times[i] * run.unit_ns / 1e9) };
+    for (const name of names) {
+      const values = column(source[name]);
+      rows[name] = Float64Array.from(keep, i => values[i] === NONE ? NaN : values[i]);
+    }
+    return rows;
+  }
+
+  const mean = values => values.length ? values.reduce((sum, v) => sum + v, 0) / values.length : NaN;
+  const largest = values => values.reduce((most, v) => Math.max(most, v), 0);
+
+  function show(run, replica) {
+    const notes = [], series = [], facts = [];
+    let total = 0, last = 1e-9;
+    const add = (name, colourName, dash, xs, ys) => { if (xs.length) { series.push({ name, colour: colourName, dash, xs, ys }); last = Math.max(last, xs[xs.length - 1]); } };
+    if (pool(run)) {
+      const s = rowsOf(run.steps, ['kv_used', 'kv_total', 'waiting'], 'end', run, replica);
+      total = largest(s.kv_total);
+      add('blocks in use', 'c0', '', s.time, s.kv_used);
+      facts.push(['blocks in use, mean over steps', mean(s.kv_used)], ['blocks in use, most', largest(s.kv_used)], ['blocks in the pool', total], ['requests left waiting, most', largest(s.waiting)]);
+      notes.push(thinned('step', run.steps.count, run.steps.every));
+    }
+    if (run.memory) {
+      const m = rowsOf(run.memory, ['total', 'used', 'cached', 'shared', 'reserved', 'filled', 'evicted', 'hit', 'looked_up'], 'time', run, replica);
+      total = Math.max(total, largest(m.total));
+      if (!pool(run)) add('blocks in use', 'c0', '', m.time, m.used);
+      if (largest(m.cached) > 0) add('blocks cached for reuse', 'c1', '7 3', m.time, m.cached);
+      if (largest(m.shared) > 0) add('blocks shared by requests', 'c2', '2 3', m.time, m.shared);
+      const reserved = m.reserved.reduce((a, b) => a + b, 0), filled = m.filled.reduce((a, b) => a + b, 0), looked = largest(m.looked_up);
+      if (reserved > 0) facts.push(['room given out that was filled', filled / reserved * 100, '%']);
+      facts.push(['positions evicted', largest(m.evicted)]);
+      if (looked > 0) facts.push(['prompt tokens found cached', largest(m.hit) / looked * 100, '%']);
+      notes.push(thinned('row', run.memory.count, run.memory.every));
+    } else {
+      notes.push('What the blocks held (shared, cached, filled) is in rows of kv_usage, which this run has not: trace = { kv = 1 } records them.');
+    }
+    const most = Math.max(1, ...series.map(s => largest(s.ys))), near = total <= most * 2.5;
+    drawing.show({
+      series, x: [0, last], y: [0, (near ? Math.max(total, most) : most) * 1.05], name: 'time, s', height: 280,
+      hint: 'Point at the chart, or focus it and press ← or →, to read it.' + (near ? '' : ' The pool of ' + number(total, 15) + ' blocks is far above the curve.'),
+      say: at => number(at) + ' s: ' + series.map(s => {
+        const i = firstWhere(s.xs.length, k => s.xs[k] > at) - 1;
+        return s.name + ' ' + (i < 0 ? '0' : number(s.ys[i], 15));
+      }).join('; ') + ' of ' + number(total, 15) + '.',
+    });
+    replace(byId('memory-table'), table('Use of the KV pool in ' + runName(run), [
+      { key: 'what', name: 'figure', head: true, value: row => row[0] }, { key: 'value', name: 'value', number: true, value: row => row[1], text: row => number(row[1]) + (row[2] || '') },
+    ], facts).box, ...notes.filter(Boolean).map(note));
+  }
+  const runSelect = byId('memory-run'), replicaSelect = byId('memory-replica');
+  choose(runSelect, runs.map(run => [run.id, runName(run)]));
+  const open = () => {
+    const run = runById(Number(runSelect.value)), replicas = replicasOf(run);
+    byId('memory-replica-label').hidden = replicas.length < 2;
+    choose(replicaSelect, replicas.map(r => [r, String(r)]), replicas[0]);
+    show(run, replicas.length < 2 ? null : replicas[0]);
+  };
+  runSelect.addEventListener('change', open);
+  replicaSelect.addEventListener('change', () => show(runById(Number(runSelect.value)), Number(replicaSelect.value)));
+  open();
+}
