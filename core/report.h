@@ -37,7 +37,7 @@ enum {
     REPORT_STEPS = 60000,
     REPORT_STEP_REQUESTS = 250000,
     REPORT_KV_ROWS = 40000,
-    REPORT_ATTENTION_BYTES = 6 << 20,
+    REPORT_ATTENTION_BYTES = 4 << 20,
     REPORT_MAX_RUNS = 1000,
     REPORT_MAX_NAMED = 64, /* runs or requests named on the command line */
 };

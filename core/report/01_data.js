@@ -53,10 +53,11 @@ function replace(host, ...children) {
 
 const missing = x => x === null || x === undefined || Number.isNaN(x);
 
-// Four digits, thousands apart: 0.01234, 12.34, 12 345.
+// Four digits, thousands apart, whole numbers whole: 0.01234, 12.34, 12 345.
 function number(x, digits = 4) {
   if (missing(x)) return '–';
   if (x === 0) return '0';
+  if (Number.isInteger(x) && Math.abs(x) < 1e15) return String(x).replace(/\B(?=(\d{3})+$)/g, '\u202f').replace('-', '−');
   const size = Math.abs(x);
   if (size >= 1e15 || size < 1e-6) return x.toExponential(2).replace('-', '−');
   const places = Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
@@ -65,7 +66,7 @@ function number(x, digits = 4) {
   return part ? whole + '.' + part : whole;
 }
 
-const count = (n, one, many = one + 's') => number(n, 15) + ' ' + (n === 1 ? one : many);
+const count = (n, one, many = one + 's') => number(n) + ' ' + (n === 1 ? one : many);
 
 // Milliseconds, in the unit that reads best.
 function duration(ms) {
@@ -83,7 +84,7 @@ function note(text) {
 
 // A sentence when every n-th of something is shown.
 const thinned = (what, total, every) => every > 1
-  ? 'One ' + what + ' in ' + number(every, 15) + ' (of ' + number(total, 15) + ') is drawn here; all of them would make the page slow.' : '';
+  ? 'One ' + what + ' in ' + number(every) + ' (of ' + number(total) + ') is drawn here; all of them would make the page slow.' : '';
 
 function choose(select, options, value) {
   replace(select, ...options.map(([key, text]) => element('option', { value: key, text })));

@@ -15,14 +15,14 @@ const ticksOf = (from, to, about) => {
 
 const logTicks = (from, to, about) => {
   const list = [], decades = Math.log10(to / from);
-  const steps = decades > about ? [1] : decades > about / 3 ? [1, 3] : [1, 2, 5];
+  const steps = decades > about ? [1] : decades > about / 3 ? [1, 3] : decades > about / 8 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
   for (let e = Math.floor(Math.log10(from)); e <= Math.ceil(Math.log10(to)); e++) {
     for (const m of steps) {
       const v = m * 10 ** e;
       if (v >= from * 0.999 && v <= to * 1.001) list.push(v);
     }
   }
-  return list.length > 1 ? list : ticksOf(from, to, about).filter(v => v > 0);
+  return list.length > 3 ? list : ticksOf(from, to, about).filter(v => v > 0);
 };
 
 // SVG paths need no more than a point or two a pixel.

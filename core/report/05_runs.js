@@ -18,7 +18,7 @@ function runColumns() {
     { key: 'label', name: 'label', head: true, value: run => run.label || run.experiment || 'run ' + run.id },
     { key: 'show', name: 'drawn', plain: true, cell: box },
     { key: 'state', name: 'state', text: run => run.state.replace('_', ' ') },
-    { key: 'requests', name: 'requests', number: true, text: run => number(run.requests, 15) },
+    { key: 'requests', name: 'requests', number: true, text: run => number(run.requests) },
     any('failed') && report.runs.some(run => run.failed > 0) && { key: 'failed', name: 'failed', number: true },
     { key: 'ttft_p50', name: 'TTFT p50, ms', number: true, value: figure('ttft', 'p50'), title: 'time to first token, median' },
     { key: 'ttft_p99', name: 'p99', number: true, value: figure('ttft', 'p99'), title: 'a p99 of fewer than 368 requests is not given: no 95% interval for it exists' },

@@ -56,7 +56,7 @@ function startLatency() {
     });
     const columns = [
       { key: 'name', name: 'run', head: true, value: runName },
-      { key: 'n', name: figureOf.of + 's', number: true, value: figure(chosen, 'n'), text: run => number(run.latency[chosen].n, 15) },
+      { key: 'n', name: figureOf.of + 's', number: true, value: figure(chosen, 'n'), text: run => number(run.latency[chosen].n) },
       ...['mean', 'p50', 'p90', 'p99', 'max'].map(key => ({ key, name: key + ', ms', number: true, value: figure(chosen, key),
         title: key === 'p99' ? 'not given for fewer than 368: no 95% interval for it exists' : null })),
       { key: 'band', name: '± of the band', number: true, value: run => dkw(run.latency[chosen].n), text: run => number(dkw(run.latency[chosen].n) * 100, 2) + '%' },
@@ -65,7 +65,7 @@ function startLatency() {
     const sparse = runs.filter(run => run.latency[chosen].every > 1);
     replace(byId('latency-table'), table(figureOf.name + ' by run', columns, runs).box,
       ...(sparse.length ? [note('Curves of ' + count(sparse.length, 'run') + ' are drawn through every n-th value and the last hundred (n at most '
-        + number(Math.max(...sparse.map(run => run.latency[chosen].every)), 15) + '); each point is exact, and the table is of all values.')] : []),
+        + number(Math.max(...sparse.map(run => run.latency[chosen].every))) + '); each point is exact, and the table is of all values.')] : []),
       ...(absent ? [note(count(absent, 'run') + (absent === 1 ? ' has' : ' have') + ' no such figure: ' + (chosen === 'itl' ? 'gaps need rows of tokens (trace = { rows = "tokens" }).' : 'no request of it came so far.'))] : []));
   }
   radios(byId('latency-figure'), 'latency', figures.map(key => [key, latencies[key].name]), chosen, key => { chosen = key; show(); });

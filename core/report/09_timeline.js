@@ -77,7 +77,7 @@ function startTimeline() {
     for (let k = 0; k < columns; k++) if (prefill[k] + decode[k] > 0) bar(k, 1, prefill[k], decode[k]);
     c.fillStyle = colour('muted');
     c.textAlign = 'left';
-    c.fillText('tokens a step, up to ' + number(most, 15), left, 12);
+    c.fillText('tokens a step, up to ' + number(most), left, 12);
   }
 
   // Waiting on top of running, a pixel at a time.
@@ -107,7 +107,7 @@ function startTimeline() {
     }
     c.fillStyle = colour('muted');
     c.textAlign = 'left';
-    c.fillText('requests waiting and running, up to ' + number(most, 15) + '; zoom in for one bar each', left, top + 10);
+    c.fillText('requests waiting and running, up to ' + number(most) + '; zoom in for one bar each', left, top + 10);
   }
 
   function drawLanes(c, list, rows, top, height, first, after) {
@@ -196,7 +196,7 @@ function startTimeline() {
   function sentence(i) {
     const s = model.steps;
     return 'Step ' + s.id[i] + ' took ' + duration((s.end[i] - s.start[i]) * 1000) + ' (' + duration(s.forward[i] * 1000) + ' of it forward) with ' + count(s.requests[i], 'request') + ': '
-      + count(s.prefill[i], 'token') + ' of prefill, ' + number(s.decode[i], 15) + ' of decode; ' + number(s.waiting[i], 15) + ' waited; KV blocks ' + number(s.kv_used[i], 15) + ' of ' + number(s.kv_total[i], 15) + '.';
+      + count(s.prefill[i], 'token') + ' of prefill, ' + number(s.decode[i]) + ' of decode; ' + number(s.waiting[i]) + ' waited; KV blocks ' + number(s.kv_used[i]) + ' of ' + number(s.kv_total[i]) + '.';
   }
 
   function select(i) {

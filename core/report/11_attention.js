@@ -209,7 +209,7 @@ function tokenStrip(host, pickQuery) {
     if (pages > 1) {
       const turn = by => () => { page = Math.min(Math.max(0, page + by), pages - 1); fill(); };
       buttons(paging, [['strip-before', '‹', 'Earlier tokens', turn(-1)], ['strip-after', '›', 'Later tokens', turn(1)]]);
-      paging.append(element('span', { class: 'muted', text: ' tokens ' + page * PAGE + ' to ' + (end - 1) + ' of ' + number(last, 15) }));
+      paging.append(element('span', { class: 'muted', text: ' tokens ' + page * PAGE + ' to ' + (end - 1) + ' of ' + number(last) }));
     }
   }
   const of = event => { const b = event.target.closest('[data-position]'); return b ? Number(b.dataset.position) : -1; };

@@ -54,11 +54,11 @@ function startMemory() {
     const most = Math.max(1, ...series.map(s => largest(s.ys))), near = total <= most * 2.5;
     drawing.show({
       series, x: [0, last], y: [0, (near ? Math.max(total, most) : most) * 1.05], name: 'time, s', height: 280,
-      hint: 'Point at the chart, or focus it and press ← or →, to read it.' + (near ? '' : ' The pool of ' + number(total, 15) + ' blocks is far above the curve.'),
+      hint: 'Point at the chart, or focus it and press ← or →, to read it.' + (near ? '' : ' The pool of ' + number(total) + ' blocks is far above the curve.'),
       say: at => number(at) + ' s: ' + series.map(s => {
         const i = firstWhere(s.xs.length, k => s.xs[k] > at) - 1;
-        return s.name + ' ' + (i < 0 ? '0' : number(s.ys[i], 15));
-      }).join('; ') + ' of ' + number(total, 15) + '.',
+        return s.name + ' ' + (i < 0 ? '0' : number(s.ys[i]));
+      }).join('; ') + ' of ' + number(total) + '.',
     });
     replace(byId('memory-table'), table('Use of the KV pool in ' + runName(run), [
       { key: 'what', name: 'figure', head: true, value: row => row[0] }, { key: 'value', name: 'value', number: true, value: row => row[1], text: row => number(row[1]) + (row[2] || '') },

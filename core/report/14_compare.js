@@ -20,18 +20,18 @@ function pairs(a, b, name) {
   return summary;
 }
 
-function forest(rows) {
-  const width = 720, left = 64, right = 16, line = 40, height = rows.length * line + 44;
+function forest(host, rows) {
+  const width = Math.max(300, host.clientWidth), left = 64, right = 16, line = 40, height = rows.length * line + 44;
   const share = (row, key) => row[key] / row.base * 100;
   const values = rows.flatMap(row => ['meanLow', 'meanHigh', 'mean'].map(key => share(row, key))).filter(v => Number.isFinite(v));
   const reach = Math.max(1e-3, ...values.map(Math.abs)) * 1.12;
   const x = v => left + (v + reach) / (2 * reach) * (width - left - right);
   const svg = element('svg:svg', { viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': 'Mean paired differences with 95% intervals, in percent; the table below has them in milliseconds' });
-  for (const v of ticksOf(-reach, reach, 6)) {
+  for (const v of ticksOf(-reach, reach, width / 110)) {
     svg.append(element('svg:line', { class: v === 0 ? 'axis' : 'grid', x1: x(v), x2: x(v), y1: 4, y2: height - 36 }),
       element('svg:text', { x: x(v), y: height - 20, 'text-anchor': 'middle', text: (v > 0 ? '+' : '') + number(v, 3).replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '') + '%' }));
   }
-  svg.append(element('svg:text', { x: width - right, y: height - 3, 'text-anchor': 'end', text: 'mean difference, in percent of the other run\'s mean' }));
+  svg.append(element('svg:text', { x: width - right, y: height - 3, 'text-anchor': 'end', text: 'mean difference, % of the other run\'s mean' }));
   rows.forEach((row, i) => {
     const y = 24 + i * line, apart = row.meanLow > 0 || row.meanHigh < 0;
     svg.append(element('svg:text', { x: 4, y: y + 4, text: row.name }));
@@ -55,6 +55,10 @@ function startComparison() {
   let chosen = 'ttft';
   const drawing = chart(byId('compare-chart'), 'Distribution of paired differences; arrow keys move a cursor');
   let rows = [];
+  const forestHost = byId('compare-forest');
+  const drawForest = () => replace(forestHost, ...(rows.length ? [forest(forestHost, rows)] : []));
+  let wide = 0;
+  new ResizeObserver(() => { if (forestHost.clientWidth !== wide) { wide = forestHost.clientWidth; drawForest(); } }).observe(forestHost);
 
   function curve() {
     const row = rows.find(one => one.key === chosen);
@@ -75,7 +79,7 @@ function startComparison() {
     if (runA === runB || rows.length === 0) {
       byId('compare-lead').textContent = runA === runB ? 'Choose two different runs.' : 'These runs have no request in common that came to a token in both.';
       rows = [];
-      replace(byId('compare-forest'));
+      drawForest();
       replace(byId('compare-table'));
       curve();
       return;
@@ -83,9 +87,9 @@ function startComparison() {
     byId('compare-lead').textContent = runName(runA) + ' minus ' + runName(runB) + ', request by request (paired by id); below zero: ' + runName(runA) + ' was quicker. Intervals are 95%: of the mean by Student\'s t, of the median by order statistics.';
     const interval = (low, high) => row => missing(row[low]) ? '–' : number(row[low], 3) + ' to ' + number(row[high], 3);
     const same = (column(runA.requests_shown.prompt)).length === column(runB.requests_shown.prompt).length;
-    replace(byId('compare-forest'), forest(rows));
+    drawForest();
     replace(byId('compare-table'), table('Paired differences', [
-      { key: 'name', name: 'figure', head: true }, { key: 'n', name: 'pairs', number: true, text: row => number(row.n, 15) },
+      { key: 'name', name: 'figure', head: true }, { key: 'n', name: 'pairs', number: true, text: row => number(row.n) },
       { key: 'mean', name: 'mean, ms', number: true }, { key: 'meanLow', name: '95% interval', number: true, text: interval('meanLow', 'meanHigh') },
       { key: 'median', name: 'median, ms', number: true }, { key: 'medianLow', name: '95% interval', number: true, text: interval('medianLow', 'medianHigh') },
       { key: 'below', name: 'quicker', number: true, text: row => number(row.below * 100, 3) + '%', title: 'share of the pairs below zero' },

@@ -19,7 +19,7 @@ function whenNear(id, start) {
 const questions = [...new Set(report.runs.map(run => run.question).filter(Boolean))];
 byId('title').textContent = questions.length === 1 ? questions[0] : report.database;
 byId('subtitle').textContent = report.database + ' · ' + count(report.runs.length, 'run') + ' · '
-  + number(report.runs.reduce((sum, run) => sum + run.requests, 0), 15) + ' requests';
+  + number(report.runs.reduce((sum, run) => sum + run.requests, 0)) + ' requests';
 document.title = byId('title').textContent + ' – Lathe report';
 byId('made').textContent = 'Made by lathe ' + report.version + ' from ' + report.database + '. Every figure is a query away: lathe sql ' + report.database + '.';
 startTheme();
