@@ -93,7 +93,7 @@ function chart(host, label) {
     for (const v of (scale.log ? logTicks : ticksOf)(options.x[0], options.x[1], wide / 90)) {
       const px = scale.x(v);
       parts.push(element('svg:line', { class: 'grid', x1: px, x2: px, y1: scale.top, y2: scale.floor }),
-        element('svg:text', { x: px, y: scale.floor + 17, 'text-anchor': 'middle', text: number(v, 3).replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '') }));
+        element('svg:text', { x: Math.min(px, scale.width - 1), y: scale.floor + 17, 'text-anchor': px > scale.right - 12 ? 'end' : 'middle', text: number(v, 3).replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '') }));
     }
     for (const v of ticksOf(options.y[0], options.y[1], 5)) {
       parts.push(element('svg:line', { class: 'grid', x1: scale.left, x2: scale.right, y1: scale.y(v), y2: scale.y(v) }),

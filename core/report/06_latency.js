@@ -9,7 +9,7 @@ const latencies = {
   e2e: { name: 'E2E', long: 'time to the last token', of: 'request' },
 };
 
-const dkw = n => Math.sqrt(Math.log(2 / 0.05) / (2 * n));
+const dkw = n => Math.min(1, Math.sqrt(Math.log(2 / 0.05) / (2 * n)));
 
 // A curve of sorted values and their ranks, with its band.
 function ecdf(name, colourName, dash, values, ranks, n) {

@@ -69,7 +69,8 @@ function timelineModel(run, replica) {
   const begin = Math.min(requests.n ? planned[0] : Infinity, steps.n ? steps.start[0] : Infinity);
   let longest = 0;
   for (let i = 0; i < steps.n; i++) longest = Math.max(longest, steps.end[i] - steps.start[i]);
-  const model = { run, requests, steps, longest, begin: Number.isFinite(begin) ? begin : 0, end: Math.max(end, (Number.isFinite(begin) ? begin : 0) + 1e-6), members: memberIndex(run), place: null };
+  const lanes = requests.lane.reduce((most, lane) => Math.max(most, lane + 1), 0);
+  const model = { run, lanes, requests, steps, longest, begin: Number.isFinite(begin) ? begin : 0, end: Math.max(end, (Number.isFinite(begin) ? begin : 0) + 1e-6), members: memberIndex(run), place: null };
   timelineModels.set(key, model);
   return model;
 }

@@ -12,7 +12,7 @@ function startTimeline() {
   }
   let model = null, from = 0, to = 1, selected = -1;
   const readout = element('p', { class: 'readout', role: 'status' }), notes = element('div');
-  const view = canvasIn(byId('timeline-chart'), 'Timeline of steps and requests', width => width < 560 ? 400 : 460, draw);
+  const view = canvasIn(byId('timeline-chart'), 'Timeline of steps and requests', heightOf, draw);
   const left = 8;
   const x = t => left + (t - from) / (to - from) * (view.width - 2 * left);
   const back = px => from + (px - left) / (view.width - 2 * left) * (to - from);
@@ -23,6 +23,11 @@ function startTimeline() {
       return element('span', {}, box, text);
     })),
     keyHelp(['← →', 'move'], ['+ −', 'zoom'], ['0', 'whole run'], [', .', 'step before, after'], ['wheel', 'zoom'], ['drag', 'move']), readout, notes);
+
+  // As high as its lanes need, up to what a screen has.
+  function heightOf(width) {
+    return Math.min(width < 560 ? 400 : 460, STEP_BAND + GAP + AXIS + Math.max(2, model ? model.lanes : 2) * LANE_MAX);
+  }
 
   function visibleRequests() {
     const q = model.requests, list = [];
@@ -60,7 +65,7 @@ function startTimeline() {
     for (let i = first; i < after; i++) most = Math.max(most, s.prefill[i] + s.decode[i]);
     const high = STEP_BAND - 20;
     const bar = (px, width, p, d) => {
-      const hp = p / most * high, hd = d / most * high;
+      const hp = p && Math.max(1.5, p / most * high), hd = d && Math.max(1.5, d / most * high);
       c.fillStyle = colour('decode');
       c.fillRect(px, STEP_BAND - hd, width, hd);
       c.fillStyle = colour('prefill');

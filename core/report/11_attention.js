@@ -4,7 +4,7 @@
 
 function attentionMap(host, pickQuery) {
   const MARGIN = 68, TOP = 22, CELL_MAX = 30;
-  let part = null, reader = null, x0 = 0, y0 = 0, kx = 1, ky = 1, at = null, pinned = false;
+  let part = null, reader = null, x0 = 0, y0 = 0, kx = 1, ky = 1, at = null, pinned = false, whole = true;
   const tall = width => !reader ? 300 : Math.max(160, Math.min(width < 560 ? 380 : 520, TOP + reader.rows * CELL_MAX + 6));
   const view = canvasIn(host, 'Attention map: queries down, keys across', tall, draw);
   const readout = element('p', { class: 'readout', role: 'status' }), notes = element('div');
@@ -67,8 +67,7 @@ function attentionMap(host, pickQuery) {
   function draw() {
     if (!reader) return;
     const c = view.context;
-    kx = Math.max(kx, fitX());
-    ky = Math.max(ky, fitY());
+    if (whole) [kx, ky] = [fitX(), fitY()];
     paint(c);
     labels(c);
     view.canvas.dataset.zoom = kx / fitX();
@@ -85,6 +84,7 @@ function attentionMap(host, pickQuery) {
   }
 
   function limit() {
+    if (whole) [kx, ky] = [fitX(), fitY()];
     kx = Math.min(Math.max(kx, fitX()), Math.max(40, fitX()));
     ky = Math.min(Math.max(ky, fitY()), Math.max(40, fitY()));
     x0 = Math.min(Math.max(0, x0), Math.max(0, reader.columns - (view.width - MARGIN) / kx));
@@ -93,6 +93,7 @@ function attentionMap(host, pickQuery) {
   }
 
   function zoom(by, px = view.width / 2, py = view.height / 2) {
+    whole = false;
     const cx = x0 + (px - MARGIN) / kx, cy = y0 + (py - TOP) / ky;
     kx = Math.min(Math.max(kx * by, fitX()), Math.max(40, fitX()));
     ky = Math.min(Math.max(ky * by, fitY()), Math.max(40, fitY()));
@@ -142,7 +143,7 @@ function attentionMap(host, pickQuery) {
     event.preventDefault();
     zoom(Math.exp(-Math.max(-200, Math.min(200, event.deltaY)) * 0.003), event.offsetX, event.offsetY);
   }, { passive: false });
-  const all = () => { kx = fitX(); ky = fitY(); x0 = y0 = 0; limit(); };
+  const all = () => { whole = true; x0 = y0 = 0; view.redraw(); };
   const step = (rows, keys) => () => { pinned = true; if (at) put(at.row + rows, at.key + keys, true); else put(reader.rows - 1, 0, true); };
   const acts = {
     ArrowLeft: step(0, -1), ArrowRight: step(0, 1), ArrowUp: step(-1, 0), ArrowDown: step(1, 0), '+': () => zoom(1.5), '=': () => zoom(1.5), '-': () => zoom(1 / 1.5), 0: all,
@@ -161,12 +162,12 @@ function attentionMap(host, pickQuery) {
       reader = newReader;
       if (!same) {
         at = null;
-        kx = ky = x0 = y0 = 0;
+        x0 = y0 = 0;
+        whole = true;
         replace(notes, ...(part.pool > 1 ? [note('This trace is long: a cell is the largest of ' + part.pool + ' × ' + part.pool + ' weights. The weights themselves are in the table attention_weights.')] : []),
           ...(part.every > 1 ? [note('This trace is long: one position in ' + part.every + ' is shown.')] : []));
       }
       say();
-      view.width = 0; // its height follows the rows
       view.redraw();
     },
     go: (row, key) => put(row, key, true),

@@ -8,6 +8,7 @@ function whenNear(id, start) {
     if (begun) return;
     begun = true;
     start();
+    section.dataset.made = '';
   };
   const watch = new IntersectionObserver(entries => {
     if (entries.some(entry => entry.isIntersecting)) { watch.disconnect(); begin(); }
