@@ -75,7 +75,8 @@ function duration(ms) {
   return size !== 0 && size < 1 ? number(ms * 1000, 3) + ' µs' : size < 10000 ? number(ms, 3) + ' ms' : number(ms / 1000, 4) + ' s';
 }
 
-const runName = run => run.label ? run.id + ' · ' + run.label : 'run ' + run.id;
+const clipped = (text, most) => text.length > most ? text.slice(0, most - 1) + '…' : text;
+const runName = run => run.label ? run.id + ' · ' + clipped(run.label, 48) : 'run ' + run.id;
 const runById = id => report.runs.find(run => run.id === id);
 
 function note(text) {

@@ -21,7 +21,7 @@ function runColumns() {
     { key: 'requests', name: 'requests', number: true, text: run => number(run.requests) },
     any('failed') && report.runs.some(run => run.failed > 0) && { key: 'failed', name: 'failed', number: true },
     { key: 'ttft_p50', name: 'TTFT p50, ms', number: true, value: figure('ttft', 'p50'), title: 'time to first token, median' },
-    { key: 'ttft_p99', name: 'p99', number: true, value: figure('ttft', 'p99'), title: 'a p99 of fewer than 368 requests is not given: no 95% interval for it exists' },
+    { key: 'ttft_p99', name: 'TTFT p99, ms', number: true, value: figure('ttft', 'p99'), title: 'a p99 of fewer than 368 requests is not given: no 95% interval for it exists' },
     { key: 'tpot_p50', name: 'TPOT p50, ms', number: true, value: figure('tpot', 'p50'), title: 'mean time a token after the first, median over requests' },
     { key: 'e2e_p50', name: 'E2E p50, ms', number: true, value: figure('e2e', 'p50') },
     { key: 'tokens_per_s', name: 'tokens/s', number: true },

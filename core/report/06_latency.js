@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Empirical distribution functions, and their bands: with probability 95% the whole true function lies within
-// ε = √(ln(2 / 0.05) / 2n) of the empirical one (Dvoretzky, Kiefer, Wolfowitz 1956; Massart 1990).
+// ε = √(ln(2 / 0.05) / 2n) of the empirical one (Dvoretzky, Kiefer, Wolfowitz 1956; Massart 1990). Of fewer than eight values ε is
+// more than a half: such a band says nothing, and isn't drawn.
 
 const latencies = {
   ttft: { name: 'TTFT', long: 'time to first token', of: 'request' },
@@ -14,7 +15,8 @@ const dkw = n => Math.min(1, Math.sqrt(Math.log(2 / 0.05) / (2 * n)));
 // A curve of sorted values and their ranks, with its band.
 function ecdf(name, colourName, dash, values, ranks, n) {
   const epsilon = dkw(n), ys = Float32Array.from(ranks, k => k / n);
-  return { name, colour: colourName, dash, n, epsilon, xs: values, ys, low: ys.map(y => Math.max(0, y - epsilon)), high: ys.map(y => Math.min(1, y + epsilon)) };
+  const curve = { name, colour: colourName, dash, n, epsilon, xs: values, ys };
+  return epsilon > 0.5 ? curve : { ...curve, low: ys.map(y => Math.max(0, y - epsilon)), high: ys.map(y => Math.min(1, y + epsilon)) };
 }
 
 function radios(host, name, entries, chosen, changed) {
@@ -62,10 +64,12 @@ function startLatency() {
       { key: 'band', name: '± of the band', number: true, value: run => dkw(run.latency[chosen].n), text: run => number(dkw(run.latency[chosen].n) * 100, 2) + '%' },
     ];
     const absent = report.runs.filter(run => shown.has(run.id) && !run.latency[chosen]).length;
+    const few = runs.filter(run => dkw(run.latency[chosen].n) > 0.5).length;
     const sparse = runs.filter(run => run.latency[chosen].every > 1);
     replace(byId('latency-table'), table(figureOf.name + ' by run', columns, runs).box,
       ...(sparse.length ? [note('Curves of ' + count(sparse.length, 'run') + ' are drawn through every n-th value and the last hundred (n at most '
         + number(Math.max(...sparse.map(run => run.latency[chosen].every))) + '); each point is exact, and the table is of all values.')] : []),
+      ...(few ? [note('Bands of fewer than eight values would fill the chart, and are not drawn.')] : []),
       ...(absent ? [note(count(absent, 'run') + (absent === 1 ? ' has' : ' have') + ' no such figure: ' + (chosen === 'itl' ? 'gaps need rows of tokens (trace = { rows = "tokens" }).' : 'no request of it came so far.'))] : []));
   }
   radios(byId('latency-figure'), 'latency', figures.map(key => [key, latencies[key].name]), chosen, key => { chosen = key; show(); });

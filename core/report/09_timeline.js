@@ -46,15 +46,15 @@ function startTimeline() {
   function drawAxis(c) {
     c.fillStyle = colour('muted');
     c.strokeStyle = colour('grid');
-    const list = ticksOf(from, to, view.width / 100), digits = Math.max(3, Math.ceil(Math.log10(Math.abs(to) / ((to - from) / 5) + 1)) + 1);
+    const unit = to - from < 1 ? 1000 : 1, list = ticksOf(from * unit, to * unit, view.width / 100), digits = Math.max(3, Math.ceil(Math.log10(Math.abs(to) / ((to - from) / 5) + 1)) + 1);
     for (const t of list) {
-      const px = Math.round(x(t)) + 0.5;
+      const px = Math.round(x(t / unit)) + 0.5;
       c.beginPath();
       c.moveTo(px, 0);
       c.lineTo(px, view.height - AXIS + 4);
       c.stroke();
       c.textAlign = px < 40 ? 'left' : px > view.width - 40 ? 'right' : 'center';
-      c.fillText(number(t, digits).replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '') + ' s', px, view.height - 6);
+      c.fillText(number(t, digits).replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '') + (unit === 1 ? ' s' : ' ms'), px, view.height - 6);
     }
   }
 

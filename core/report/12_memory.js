@@ -51,11 +51,13 @@ function startMemory() {
     } else {
       notes.push('What the blocks held (shared, cached, filled) is in rows of kv_usage, which this run has not: trace = { kv = 1 } records them.');
     }
+    const unit = last < 1 ? 1000 : 1;
+    for (const s of series) s.xs = s.xs.map(t => t * unit);
     const most = Math.max(1, ...series.map(s => largest(s.ys))), near = total <= most * 2.5;
     drawing.show({
-      series, x: [0, last], y: [0, (near ? Math.max(total, most) : most) * 1.05], name: 'time, s', height: 280,
+      series, x: [0, last * unit], y: [0, (near ? Math.max(total, most) : most) * 1.05], name: unit === 1 ? 'time, s' : 'time, ms', height: 280,
       hint: 'Point at the chart, or focus it and press ← or →, to read it.' + (near ? '' : ' The pool of ' + number(total) + ' blocks is far above the curve.'),
-      say: at => number(at) + ' s: ' + series.map(s => {
+      say: at => duration(at * 1000 / unit) + ': ' + series.map(s => {
         const i = firstWhere(s.xs.length, k => s.xs[k] > at) - 1;
         return s.name + ' ' + (i < 0 ? '0' : number(s.ys[i]));
       }).join('; ') + ' of ' + number(total) + '.',

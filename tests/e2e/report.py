@@ -411,6 +411,7 @@ try:
         Select(by("attention-part")).select_by_index(next(i for i, o in enumerate(options) if o.startswith(f"run {run} ·")))
         frames()
         check(f"a {kind} trace is drawn", pixels("#attention-map canvas") > 3)
+    check("a long one is pooled, and says so", "a cell is the largest of" in text("#attention-map"), text("#attention-map"))
     check("a long one comes in pages of tokens", "of" in text("#attention-strip .buttons") and js("return document.querySelectorAll('#attention-strip [data-position]').length") <= 256)
     js("document.getElementById('strip-before').click()")
     bring("memory")
