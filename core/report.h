@@ -13,8 +13,9 @@
  * each in an element of its own, which the page decodes when it first looks at it. JSON refers to
  * it as {"column": number, "type": "u32" | "f32" | "u8", "count": n}.
  *
- * A page must open at once, so everything many has a budget. What exceeds it is thinned, and a sentence
- * goes into the section's `notes`, which the page shows there. Figures are always of all rows. */
+ * A page must open at once, so everything many has a budget. What exceeds it is thinned, and a sentence on the
+ * page says so. Figures are of all rows, whatever is drawn; only those of the comparison are computed by the page, of
+ * the pairs that it has, and say so if those are not all. */
 #ifndef CORE_REPORT_H
 #define CORE_REPORT_H
 
@@ -29,7 +30,7 @@
 #include "text.h"
 
 /* Budgets of a page, shared evenly by its runs. A run of 100,000 requests makes a page of 6 MB, which opens in
- * half a second. */
+ * half a second on two cores. */
 enum {
     REPORT_ECDF_POINTS = 1000,       /* a curve, if there are few runs; */
     REPORT_ECDF_POINTS_ALL = 240000, /* of all curves */

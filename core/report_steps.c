@@ -5,6 +5,7 @@
  * shown with a part of its company. */
 #include "report.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { ID, START, END, REQUESTS, PREFILL, DECODE, WAITING, USED, TOTAL, REPLICA, FORWARD, STEP_COLUMNS };
@@ -93,6 +94,29 @@ static int has_usage(struct report *r, int64_t *has, struct lathe_error *err)
     return report_count(r, NULL, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'kv_usage'", has, err);
 }
 
+/* A replica's pool over the whole run, a row a replica; averages are float32. */
+static int write_figures(struct report *r, const struct report_run *run, const char *name, const char *sql, const char *const *names, int count,
+                         struct lathe_error *err)
+{
+    struct column c[8];
+    sqlite3_stmt *s;
+    int code, status = report_prepare(r, run, sql, &s, err);
+    if (status)
+        return status;
+    memset(c, 0, sizeof c);
+    while ((code = sqlite3_step(s)) == SQLITE_ROW)
+        for (int i = 0; i < count; i++)
+            if (i == 1)
+                column_add_float(&c[i], sqlite3_column_type(s, i) == SQLITE_NULL ? (double)NAN : sqlite3_column_double(s, i));
+            else
+                column_add_row(&c[i], s, i);
+    report_open(r, name, '{');
+    for (int i = 0; i < count; i++)
+        report_column(r, names[i], i == 1 ? "f32" : "u32", &c[i]);
+    report_close(r, '}');
+    return report_finish(r, s, code, err);
+}
+
 int report_memory(struct report *r, const struct report_run *run, struct lathe_error *err)
 {
     static const char *const names[] = { "time", "step", "replica", "total", "used", "cached", "shared", "reserved", "filled",
@@ -100,7 +124,12 @@ int report_memory(struct report *r, const struct report_run *run, struct lathe_e
     enum { NAMES = sizeof names / sizeof *names };
     int64_t has, count = 0;
     sqlite3_stmt *s;
-    int status = has_usage(r, &has, err);
+    static const char *const pool[] = { "replica", "mean", "most", "total", "waiting" };
+    static const char *const usage[] = { "replica", "filled_share", "evicted", "hit", "looked_up" };
+    int status = write_figures(r, run, "pool", "SELECT replica, avg(kv_blocks_used), max(kv_blocks_used), max(kv_blocks_total), max(waiting)"
+                                               " FROM step WHERE run_id = ?1 GROUP BY replica", pool, 5, err);
+    if (!status)
+        status = has_usage(r, &has, err);
     if (!status && has)
         status = report_count(r, run, "SELECT count(*) FROM kv_usage WHERE run_id = ?1", &count, err);
     if (status || count == 0)
@@ -122,10 +151,16 @@ int report_memory(struct report *r, const struct report_run *run, struct lathe_e
         code = SQLITE_OK;
     }
     report_open(r, "memory", '{');
+    status = write_figures(r, run, "figures", "SELECT replica, sum(filled_tokens) * 1.0 / nullif(sum(reserved_tokens), 0), max(evicted_tokens),"
+                                              " max(hit_tokens), max(looked_up_tokens) FROM kv_usage WHERE run_id = ?1 GROUP BY replica", usage, 5, err);
     report_number(r, "count", (double)count);
     report_number(r, "every", (double)stride);
     for (int i = 0; i < NAMES; i++)
         report_column(r, names[i], "u32", &c[i]);
     report_close(r, '}');
+    if (status) {
+        sqlite3_finalize(s);
+        return status;
+    }
     return report_finish(r, s, code, err);
 }

@@ -90,7 +90,7 @@ function chart(host, label) {
 
   function axes() {
     const parts = [], wide = scale.right - scale.left;
-    for (const v of (scale.log ? logTicks : ticksOf)(options.x[0], options.x[1], wide / 90)) {
+    for (const v of (scale.log ? logTicks : ticksOf)(options.x[0], options.x[1], wide / (wide < 500 ? 60 : 90))) {
       const px = scale.x(v);
       parts.push(element('svg:line', { class: 'grid', x1: px, x2: px, y1: scale.top, y2: scale.floor }),
         element('svg:text', { x: Math.min(px, scale.width - 1), y: scale.floor + 17, 'text-anchor': px > scale.right - 12 ? 'end' : 'middle', text: number(v, 3).replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '') }));

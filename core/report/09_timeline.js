@@ -46,7 +46,7 @@ function startTimeline() {
   function drawAxis(c) {
     c.fillStyle = colour('muted');
     c.strokeStyle = colour('grid');
-    const unit = to - from < 1 ? 1000 : 1, list = ticksOf(from * unit, to * unit, view.width / 100), digits = Math.max(3, Math.ceil(Math.log10(Math.abs(to) / ((to - from) / 5) + 1)) + 1);
+    const unit = to - from < 1 ? 1000 : 1, list = ticksOf(from * unit, to * unit, view.width / (view.width < 500 ? 70 : 100)), digits = Math.max(3, Math.ceil(Math.log10(Math.abs(to) / ((to - from) / 5) + 1)) + 1);
     for (const t of list) {
       const px = Math.round(x(t / unit)) + 0.5;
       c.beginPath();

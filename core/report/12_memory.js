@@ -3,7 +3,7 @@
 
 function startMemory() {
   const section = byId('memory');
-  const pool = run => run.steps.id.count > 0 && column(run.steps.kv_total).some(total => total > 0 && total !== NONE);
+  const pool = run => column(run.pool.total).some(total => total > 0 && total !== NONE);
   const runs = report.runs.filter(run => pool(run) || run.memory);
   if (runs.length === 0) {
     replace(section, section.querySelector('h2'), note('No step of these runs says what of the KV pool was in use: it needs trace = { rows = "steps" } or more, and a KV cache with a pool.'));
@@ -23,7 +23,11 @@ function startMemory() {
     return rows;
   }
 
-  const mean = values => values.length ? values.reduce((sum, v) => sum + v, 0) / values.length : NaN;
+  // A replica's figure over the whole run, whatever of it is drawn.
+  const figureOf = (source, name, replica) => {
+    const i = replica === null ? 0 : column(source.replica).indexOf(replica), value = column(source[name])[i];
+    return value === NONE ? NaN : value;
+  };
   const largest = values => values.reduce((most, v) => Math.max(most, v), 0);
 
   function show(run, replica) {
@@ -31,22 +35,23 @@ function startMemory() {
     let total = 0, last = 1e-9;
     const add = (name, colourName, dash, xs, ys) => { if (xs.length) { series.push({ name, colour: colourName, dash, xs, ys }); last = Math.max(last, xs[xs.length - 1]); } };
     if (pool(run)) {
-      const s = rowsOf(run.steps, ['kv_used', 'kv_total', 'waiting'], 'end', run, replica);
-      total = largest(s.kv_total);
+      const s = rowsOf(run.steps, ['kv_used'], 'end', run, replica);
+      total = figureOf(run.pool, 'total', replica);
       add('blocks in use', 'c0', '', s.time, s.kv_used);
-      facts.push(['blocks in use, mean over steps', mean(s.kv_used)], ['blocks in use, most', largest(s.kv_used)], ['blocks in the pool', total], ['requests left waiting, most', largest(s.waiting)]);
+      facts.push(['blocks in use, mean over steps', figureOf(run.pool, 'mean', replica)], ['blocks in use, most', figureOf(run.pool, 'most', replica)], ['blocks in the pool', total],
+        ['requests left waiting, most', figureOf(run.pool, 'waiting', replica)]);
       notes.push(thinned('step', run.steps.count, run.steps.every));
     }
     if (run.memory) {
-      const m = rowsOf(run.memory, ['total', 'used', 'cached', 'shared', 'reserved', 'filled', 'evicted', 'hit', 'looked_up'], 'time', run, replica);
+      const m = rowsOf(run.memory, ['total', 'used', 'cached', 'shared', 'reserved', 'filled'], 'time', run, replica);
       total = Math.max(total, largest(m.total));
       if (!pool(run)) add('blocks in use', 'c0', '', m.time, m.used);
       if (largest(m.cached) > 0) add('blocks cached for reuse', 'c1', '7 3', m.time, m.cached);
       if (largest(m.shared) > 0) add('blocks shared by requests', 'c2', '2 3', m.time, m.shared);
-      const reserved = m.reserved.reduce((a, b) => a + b, 0), filled = m.filled.reduce((a, b) => a + b, 0), looked = largest(m.looked_up);
-      if (reserved > 0) facts.push(['room given out that was filled', filled / reserved * 100, '%']);
-      facts.push(['positions evicted', largest(m.evicted)]);
-      if (looked > 0) facts.push(['prompt tokens found cached', largest(m.hit) / looked * 100, '%']);
+      const of = name => figureOf(run.memory.figures, name, replica);
+      if (!missing(of('filled_share'))) facts.push(['room given out that was filled', of('filled_share') * 100, '%']);
+      facts.push(['positions evicted', of('evicted')]);
+      if (of('looked_up') > 0) facts.push(['prompt tokens found cached', of('hit') / of('looked_up') * 100, '%']);
       notes.push(thinned('row', run.memory.count, run.memory.every));
     } else {
       notes.push('What the blocks held (shared, cached, filled) is in rows of kv_usage, which this run has not: trace = { kv = 1 } records them.');

@@ -27,7 +27,7 @@ function forest(host, rows) {
   const reach = Math.max(1e-3, ...values.map(Math.abs)) * 1.12;
   const x = v => left + (v + reach) / (2 * reach) * (width - left - right);
   const svg = element('svg:svg', { viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': 'Mean paired differences with 95% intervals, in percent; the table below has them in milliseconds' });
-  for (const v of ticksOf(-reach, reach, width / 110)) {
+  for (const v of ticksOf(-reach, reach, width / (width < 500 ? 75 : 110))) {
     svg.append(element('svg:line', { class: v === 0 ? 'axis' : 'grid', x1: x(v), x2: x(v), y1: 4, y2: height - 36 }),
       element('svg:text', { x: x(v), y: height - 20, 'text-anchor': 'middle', text: (v > 0 ? '+' : '') + number(v, 3).replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '') + '%' }));
   }
