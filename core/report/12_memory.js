@@ -10,6 +10,7 @@ function startMemory() {
     return;
   }
   const drawing = chart(byId('memory-chart'), 'KV blocks over time; arrow keys move a cursor');
+  const room = chart(byId('memory-room'), 'Positions given out and filled over time; arrow keys move a cursor');
 
   // Columns of one replica, times in seconds.
   function rowsOf(source, names, timeName, run, replica) {
@@ -31,7 +32,7 @@ function startMemory() {
   const largest = values => values.reduce((most, v) => Math.max(most, v), 0);
 
   function show(run, replica) {
-    const notes = [], series = [], facts = [];
+    const notes = [], series = [], rooms = [], facts = [];
     let total = 0, last = 1e-9;
     const add = (name, colourName, dash, xs, ys) => { if (xs.length) { series.push({ name, colour: colourName, dash, xs, ys }); last = Math.max(last, xs[xs.length - 1]); } };
     if (pool(run)) {
@@ -48,6 +49,7 @@ function startMemory() {
       if (!pool(run)) add('blocks in use', 'c0', '', m.time, m.used);
       if (largest(m.cached) > 0) add('blocks cached for reuse', 'c1', '7 3', m.time, m.cached);
       if (largest(m.shared) > 0) add('blocks shared by requests', 'c2', '2 3', m.time, m.shared);
+      rooms.push({ name: 'positions given out', colour: 'c3', dash: '7 3', xs: m.time, ys: m.reserved }, { name: 'of them filled', colour: 'c2', dash: '', xs: m.time, ys: m.filled });
       const of = name => figureOf(run.memory.figures, name, replica);
       if (!missing(of('filled_share'))) facts.push(['room given out that was filled', of('filled_share') * 100, '%']);
       facts.push(['positions evicted', of('evicted')]);
@@ -57,16 +59,23 @@ function startMemory() {
       notes.push('What the blocks held (shared, cached, filled) is in rows of kv_usage, which this run has not: trace = { kv = 1 } records them.');
     }
     const unit = last < 1 ? 1000 : 1;
-    for (const s of series) s.xs = s.xs.map(t => t * unit);
+    for (const s of [...series, ...rooms]) s.xs = s.xs.map(t => t * unit);
     const most = Math.max(1, ...series.map(s => largest(s.ys))), near = total <= most * 2.5;
+    const told = (list, at) => duration(at * 1000 / unit) + ': ' + list.map(s => {
+      const i = firstWhere(s.xs.length, k => s.xs[k] > at) - 1;
+      return s.name + ' ' + (i < 0 ? '0' : number(s.ys[i]));
+    }).join('; ');
+    const hint = 'Point at the chart, or focus it and press ← or →, to read it.';
     drawing.show({
       series, x: [0, last * unit], y: [0, (near ? Math.max(total, most) : most) * 1.05], name: unit === 1 ? 'time, s' : 'time, ms', height: 280,
-      hint: 'Point at the chart, or focus it and press ← or →, to read it.' + (near ? '' : ' The pool of ' + number(total) + ' blocks is far above the curve.'),
-      say: at => duration(at * 1000 / unit) + ': ' + series.map(s => {
-        const i = firstWhere(s.xs.length, k => s.xs[k] > at) - 1;
-        return s.name + ' ' + (i < 0 ? '0' : number(s.ys[i]));
-      }).join('; ') + ' of ' + number(total) + '.',
+      hint: hint + (near ? '' : ' The pool of ' + number(total) + ' blocks is far above the curve.'),
+      say: at => told(series, at) + ' of ' + number(total) + '.',
     });
+    byId('memory-room').hidden = rooms.length === 0;
+    if (rooms.length) {
+      room.show({ series: rooms, x: [0, last * unit], y: [0, Math.max(1, ...rooms.map(s => largest(s.ys))) * 1.05], name: unit === 1 ? 'time, s' : 'time, ms', height: 240,
+        hint: 'Between the curves is room that was reserved and not used. ' + hint, say: at => told(rooms, at) + '.' });
+    }
     replace(byId('memory-table'), table('Use of the KV pool in ' + runName(run), [
       { key: 'what', name: 'figure', head: true, value: row => row[0] }, { key: 'value', name: 'value', number: true, value: row => row[1], text: row => number(row[1]) + (row[2] || '') },
     ], facts).box, ...notes.filter(Boolean).map(note));

@@ -415,6 +415,9 @@ try:
     check("a long one comes in pages of tokens", "of" in text("#attention-strip .buttons") and js("return document.querySelectorAll('#attention-strip [data-position]').length") <= 256)
     js("document.getElementById('strip-before').click()")
     bring("memory")
+    check("room given out and filled is drawn", by("memory-room").is_displayed() and js("return document.querySelectorAll('#memory-room path').length") == 2)
+    press(driver.find_element(By.CSS_SELECTOR, "#memory-room svg"), Keys.ARROW_RIGHT)
+    check("and read by key", "positions given out" in text("#memory-room .readout"), text("#memory-room .readout"))
     check("rows of kv_usage are told", "positions evicted" in text("#memory-table") and "75" in text("#memory-table"))
     quiet("attention")
 
