@@ -165,6 +165,8 @@ static int fill(struct engine *e, int64_t now_ns, struct lathe_error *err)
         int status = call_local(e, e->fill, err);
         if (status != LATHE_OK || (status = check_plan(e, err)) != LATHE_OK)
             return status;
+        if (memory_let_go(e))
+            continue;
         if (!memory_make_room(e, now_ns)) {
             if (e->plan.count > 0 || !e->barring)
                 break;
@@ -265,6 +267,7 @@ int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns
     row->start_ns = e->now_ns = now_ns;
     e->begins++;
     e->barring = false;
+    e->lets_in = e->params.batch_requests; /* no more: a look-up costs time */
 
     expire(e, now_ns);
     if (e->params.watch)
@@ -557,8 +560,6 @@ int engine_lose(struct engine *e, int64_t now_ns, const char *why, struct lathe_
         e->entry_count = 0;
         health_lost(e, why, now_ns);
     }
-    if (e->kv->forget)
-        e->kv->forget(e->kv_self);
     e->unavailable = false; /* when it is back is for whoever simulates to say */
     return LATHE_OK;
 }
