@@ -5,6 +5,9 @@
  * are too many. Whole rows are a triangle of positions × keys, half precision. One that is too large is
  * pooled: a cell is then the largest of n × n weights, n a power of two, so that no spike is lost.
  *
+ * Keys of whole rows are numbered in the order in which the query saw them: positions, unless the KV cache had dropped
+ * some. `dropped` counts the rows of which that is true; which keys were left isn't recorded.
+ *
  *     written rows, one after the other:   layer a, head 0: cells │ layer a, head 1: cells │ …
  *
  * The heads' means come from the table `attention`, so that they are what SQL answers. */
@@ -33,6 +36,7 @@ struct pool {
     uint16_t *cells; /* [head][cell] of the group at hand */
     size_t width;    /* cells a head that there is room for */
     struct text data;
+    int64_t dropped;
 };
 
 /* Half precision orders like this. */
@@ -98,6 +102,7 @@ static int pool_rows(const struct part *p, const struct shape *shape, sqlite3_st
         const uint8_t *row = sqlite3_column_blob(s, 2);
         if (keys < 1 || keys > INT32_MAX || (uint64_t)sqlite3_column_bytes(s, 2) != shape->heads * (uint64_t)keys * CELL_BYTES)
             return damaged(p, sqlite3_column_int64(s, 0), err);
+        pool->dropped += keys != sqlite3_column_int64(s, 0) + 1;
         if (rows % n == 0) {
             if (rows > 0) {
                 flush(pool, shape, cells);
@@ -153,6 +158,7 @@ static int write_rows(struct report *r, const struct part *p, const struct shape
         status = report_finish(r, s, code, err);
     else
         sqlite3_finalize(s);
+    report_number(r, "dropped", (double)pool.dropped);
     report_column(r, "positions", "u32", &pool.positions);
     report_column(r, "cells", "u32", &pool.keys);
     report_bytes(r, "data", pool.data.bytes, pool.data.count);

@@ -32,6 +32,8 @@ function headReader(part, head) {
   reader.columns = 1;
   for (let i = 0; i < reader.rows; i++) reader.columns = Math.max(reader.columns, reader.sparse ? positions[i] + 1 : cells[i]);
   reader.row = i => { const found = new Map(); reader.each(i, (key, w) => found.set(key, w)); return found; };
+  // Had the KV cache dropped keys of this query? Cells of a whole row are then no positions.
+  reader.chosen = i => !reader.sparse && cells[i] * pool < positions[i] + 1;
   // The range that colours are spread over; weights are of 1, so that heads compare.
   reader.least = 0;
   reader.most = 1;

@@ -111,6 +111,10 @@ function attentionMap(host, pickQuery) {
     const seen = reader.sparse ? at.key <= query : at.key < reader.cells[at.row];
     const value = weight !== undefined ? number(weight, 4) : !seen ? 'not seen' : part.format === 'summary' ? 'not its heaviest key' : 'not among its ' + part.top_k + ' heaviest';
     const gap = column(part.gaps)[query + 1];
+    if (n === 1 && reader.chosen(at.row)) {
+      readout.textContent = 'Query ' + tokenName(part, query) + ' → number ' + (at.key + 1) + ' of the ' + reader.cells[at.row] + ' keys that it could see: ' + value + '.';
+      return;
+    }
     readout.textContent = n > 1
       ? 'Queries ' + query + ' to ' + (query + n - 1) + ', keys ' + key + ' to ' + (key + n - 1) + ': at most ' + value + '.'
       : 'Query ' + tokenName(part, query) + ' → key ' + tokenName(part, key) + ': ' + (weight !== undefined ? MEASURES[part.measure] + ' ' : '') + value + '.'
@@ -165,6 +169,7 @@ function attentionMap(host, pickQuery) {
         x0 = y0 = 0;
         whole = true;
         replace(notes, ...(part.pool > 1 ? [note('This trace is long: a cell is the largest of ' + part.pool + ' × ' + part.pool + ' weights. The weights themselves are in the table attention_weights.')] : []),
+          ...(part.dropped > 0 ? [note('The KV cache had dropped keys of ' + count(part.dropped, 'query', 'queries') + '. Columns of those rows are the keys that were left, in their order, not positions.')] : []),
           ...(part.every > 1 ? [note('This trace is long: one position in ' + part.every + ' is shown.')] : []));
       }
       say();
@@ -181,7 +186,7 @@ function tokenStrip(host, pickQuery) {
   let part = null, reader = null, row = 0, page = 0, weights = new Map();
   const paging = element('span', { class: 'buttons' });
   replace(host, box, readout, paging);
-  const weightOf = position => weights.get(Math.floor(position / reader.pool));
+  const weightOf = position => reader.chosen(row) ? undefined : weights.get(Math.floor(position / reader.pool));
   const say = position => {
     const w = weightOf(position), query = reader.positions[row];
     return 'Query ' + tokenName(part, query) + ' → ' + tokenName(part, position) + ': '
@@ -203,6 +208,7 @@ function tokenStrip(host, pickQuery) {
     replace(box, ...list);
     (list.find(b => Number(b.dataset.position) === query) || list[0])?.setAttribute('tabindex', '0');
     byId('attention-strip-lead').textContent = 'Shaded by what the query at ' + tokenName(part, query) + ' (underlined) looked at. Choose another token to make it the query.'
+      + (reader.chosen(row) ? ' Its keys were chosen by the KV cache, and which they are is not recorded: nothing is shaded.' : '')
       + (part.tokens.every(missing) ? ' The tokens\' text is not recorded; numbers are positions.' : part.tokens.slice(0, 1).every(missing) ? ' The prompt\'s text is not recorded (trace = { tokens = "all" } does); numbers are positions.' : '');
     readout.textContent = '';
     const pages = Math.ceil(last / PAGE);

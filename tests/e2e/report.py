@@ -80,6 +80,7 @@ end
 run { label = "summary " .. evil, workload = load, trace = { attention = "summary", tokens = "all" } }
 run { label = "full", scheduler = "sjf", workload = load, trace = { attention = "full", tokens = "all" } }
 run { label = "top", workload = { load[1], load[2] }, trace = { attention = { format = "top", top_k = 3 }, tokens = "output" } }
+run { label = "sinks", kvcache = { "sinks", sinks = 2, budget = 16, block_tokens = 4 }, workload = { load[1] }, trace = { attention = "full", tokens = "all", kv = 1 } }
 run { label = "long", workload = { { prompt = string.rep("abcdefgh ", 90), output_tokens = 20, ignore_eos = true } }, trace = { attention = "full", tokens = "all" } }
 """ % evil)
 (here / "many.lua").write_text("""-- Which of two schedulers keeps first tokens quick?
@@ -407,9 +408,13 @@ try:
     press(driver.find_element(By.CSS_SELECTOR, "#attention-strip [tabindex='0']"), Keys.ARROW_LEFT)
     answer = sql("runs.db", "select weight from attention_weights where run_id = 2 and request_id = 1 and position = 5 and layer = 0 and head = 1 and key = 4")
     check("arrow keys walk over tokens and tell their weights", abs(float(text("#attention-strip .readout").split(": ")[-1].rstrip(".")) - float(answer[0][0])) < 1e-3, (text("#attention-strip .readout"), answer))
-    for run, kind in ((3, "top"), (4, "long")):
+    for run, kind in ((3, "top"), (4, "sinks"), (5, "long")):
         Select(by("attention-part")).select_by_index(next(i for i, o in enumerate(options) if o.startswith(f"run {run} ·")))
         frames()
+        if kind == "sinks":
+            press(canvas, Keys.ARROW_UP)
+            check("dropped keys are told", "had dropped keys" in text("#attention-map") and "keys that it could see" in text("#attention-map .readout")
+                  and "nothing is shaded" in text("#attention-strip-lead"), text("#attention-map"))
         check(f"a {kind} trace is drawn", pixels("#attention-map canvas") > 3)
     check("a long one is pooled, and says so", "a cell is the largest of" in text("#attention-map"), text("#attention-map"))
     check("a long one comes in pages of tokens", "of" in text("#attention-strip .buttons") and js("return document.querySelectorAll('#attention-strip [data-position]').length") <= 256)
@@ -463,7 +468,7 @@ try:
     quiet("themes and widths")
 
     # ── choices of the command line ──────────────────────────────────────────────────────
-    r = call("report", "runs.db", "-o", "some.html", "--run", "2,4", "--compare", "1,2", "--request", "2")
+    r = call("report", "runs.db", "-o", "some.html", "--run", "2,5", "--compare", "1,2", "--request", "2")
     check("runs can be named", r.returncode == 0 and r.stdout.startswith("some.html: 3 runs"), r)
     open_page("some")
     bring("comparison")
