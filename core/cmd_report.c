@@ -77,8 +77,9 @@ static int find_output(struct arguments *a, const char *database, struct lathe_e
     struct stat one, other;
     if (!a->output && length > 3 && strcmp(database + length - 3, ".db") == 0)
         length -= 3;
-    if (snprintf(a->path, sizeof a->path, a->output ? "%.*s" : "%.*s.html", a->output ? INT_MAX : (int)length, a->output ? a->output : database) >=
-        (int)sizeof a->path)
+    int wrote = a->output ? snprintf(a->path, sizeof a->path, "%s", a->output)
+                          : snprintf(a->path, sizeof a->path, "%.*s.html", (int)length, database);
+    if (wrote >= (int)sizeof a->path)
         return lathe_fail(err, LATHE_EINVAL, "the page's path is too long; name a shorter one with -o");
     if (stat(a->path, &one) == 0 && stat(database, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino)
         return lathe_fail(err, LATHE_EINVAL, "%s is the database itself; name another file with -o", a->path);

@@ -5,7 +5,8 @@
  *                     report_latency.c    distributions: exact percentiles, thinned steps of the ECDF
  *                     report_requests.c   a row a request: for timelines and paired comparison
  *                     report_steps.c      steps, who was in them, the KV pool over time
- *                     report_attention.c  packed rows of weights, as the database has them
+ *                     report_attention.c  which requests' attention, means of heads, tokens
+ *                       report_weights.c  packed rows of weights, as the database has them
  *                     report_data.c       JSON and columns that all of them write
  *                     report_page.c       the page around it, from report/ (embedded by the build)
  *
@@ -83,7 +84,8 @@ struct column {
 
 void column_add(struct column *c, uint32_t value);
 void column_add_float(struct column *c, double value); /* NaN: nothing there */
-/* A whole number from a row: REPORT_NONE for NULL, clamped otherwise. */
+/* From a row. NULL is NaN, or REPORT_NONE; whole numbers are clamped. */
+void column_add_float_row(struct column *c, sqlite3_stmt *statement, int at);
 void column_add_row(struct column *c, sqlite3_stmt *statement, int at);
 /* Nanoseconds of a row in the run's unit; REPORT_NONE for NULL. */
 void column_add_time(struct column *c, const struct report_run *run, sqlite3_stmt *statement, int at);
@@ -92,7 +94,8 @@ void report_column(struct report *r, const char *name, const char *type, struct 
 void report_bytes(struct report *r, const char *name, const void *bytes, size_t count);
 
 /* Prepares `sql`, with ?1 = the run's id if there is a run. */
-int report_prepare(struct report *r, const struct report_run *run, const char *sql, sqlite3_stmt **statement, struct lathe_error *err);
+int report_prepare(struct report *r, const struct report_run *run, const char *sql, sqlite3_stmt **statement,
+                   struct lathe_error *err);
 /* What sqlite3_step said last: LATHE_OK if the rows came to their end. Finalizes. */
 int report_finish(struct report *r, sqlite3_stmt *statement, int code, struct lathe_error *err);
 /* One whole number. */

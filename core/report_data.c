@@ -101,13 +101,19 @@ void column_add_time(struct column *c, const struct report_run *run, sqlite3_stm
         column_add(c, units < 0 ? 0 : units >= REPORT_NONE ? REPORT_NONE - 1 : (uint32_t)(units + 0.5));
 }
 
+void column_add_float_row(struct column *c, sqlite3_stmt *statement, int at)
+{
+    column_add_float(c, sqlite3_column_type(statement, at) == SQLITE_NULL ? (double)NAN : sqlite3_column_double(statement, at));
+}
+
 static void add_base64(struct text *text, const uint8_t *bytes, size_t count)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     char piece[4096];
     size_t used = 0;
     for (size_t i = 0; i < count; i += 3) {
-        uint32_t word = (uint32_t)bytes[i] << 16 | (i + 1 < count ? (uint32_t)bytes[i + 1] << 8 : 0) | (i + 2 < count ? bytes[i + 2] : 0);
+        uint32_t word = (uint32_t)bytes[i] << 16 | (i + 1 < count ? (uint32_t)bytes[i + 1] << 8 : 0) |
+                        (i + 2 < count ? bytes[i + 2] : 0);
         piece[used++] = digits[word >> 18];
         piece[used++] = digits[word >> 12 & 63];
         piece[used++] = i + 1 < count ? digits[word >> 6 & 63] : '=';
@@ -144,7 +150,8 @@ void report_bytes(struct report *r, const char *name, const void *bytes, size_t 
 
 /* ---- SQL ------------------------------------------------------------------------------- */
 
-int report_prepare(struct report *r, const struct report_run *run, const char *sql, sqlite3_stmt **statement, struct lathe_error *err)
+int report_prepare(struct report *r, const struct report_run *run, const char *sql, sqlite3_stmt **statement,
+                   struct lathe_error *err)
 {
     if (sqlite3_prepare_v2(r->db, sql, -1, statement, NULL) != SQLITE_OK ||
         (run && sqlite3_bind_int64(*statement, 1, run->id) != SQLITE_OK)) {

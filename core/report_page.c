@@ -80,7 +80,8 @@ int report_page(const struct report *r, FILE *out, struct lathe_error *err)
             mark = at + strlen(at);
         fwrite(at, 1, (size_t)(mark - at), out);
         if (strncmp(mark, "<!-- policy -->", 15) == 0) {
-            fputs("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; style-src ", out);
+            fputs("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
+                  "base-uri 'none'; form-action 'none'; style-src ", out);
             write_hash(out, &style);
             fputs("; script-src ", out);
             write_hash(out, &script);

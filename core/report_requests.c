@@ -14,7 +14,7 @@ static void add_row(struct column *c, const struct report_run *run, sqlite3_stmt
 {
     for (int i = 0; i < COLUMNS; i++)
         if (i >= TTFT)
-            column_add_float(&c[i], sqlite3_column_type(s, i) == SQLITE_NULL ? (double)__builtin_nanf("") : sqlite3_column_double(s, i));
+            column_add_float_row(&c[i], s, i);
         else if (i >= PLANNED && i <= FINISH)
             column_add_time(&c[i], run, s, i);
         else

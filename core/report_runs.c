@@ -11,8 +11,9 @@
 static int find_unit(struct report *r, struct report_run *run, struct lathe_error *err)
 {
     int64_t last;
-    int status = report_count(r, run, "SELECT max(ifnull((SELECT max(max(planned_ns, arrival_ns, ifnull(finish_ns, 0))) FROM request"
-                                      " WHERE run_id = ?1), 0), ifnull((SELECT max(end_ns) FROM step WHERE run_id = ?1), 0))", &last, err);
+    int status = report_count(r, run,
+        "SELECT max(ifnull((SELECT max(max(planned_ns, arrival_ns, ifnull(finish_ns, 0))) FROM request WHERE run_id = ?1), 0),"
+        " ifnull((SELECT max(end_ns) FROM step WHERE run_id = ?1), 0))", &last, err);
     run->unit_ns = last < 4200000000 ? 1 : (double)last / 4.2e9;
     return status;
 }
@@ -33,17 +34,21 @@ static bool is_there(const struct report *r, int64_t id)
     return false;
 }
 
+static int require(const struct report *r, const char *option, int64_t id, struct lathe_error *err)
+{
+    return is_there(r, id) ? LATHE_OK
+        : lathe_fail(err, LATHE_ENOTFOUND, "%s: %s has no run %lld; `lathe sql %s \"select * from which_run_is_which\"` lists them",
+                     option, r->path, (long long)id, r->path);
+}
+
 static int check_named(const struct report *r, struct lathe_error *err)
 {
-    for (size_t i = 0; i < r->named_run_count; i++)
-        if (!is_there(r, r->named_runs[i]))
-            return lathe_fail(err, LATHE_ENOTFOUND, "%s has no run %lld; `lathe sql %s \"select * from which_run_is_which\"` lists them",
-                              r->path, (long long)r->named_runs[i], r->path);
-    for (int i = 0; r->comparing && i < 2; i++)
-        if (!is_there(r, r->compare[i]))
-            return lathe_fail(err, LATHE_ENOTFOUND, "--compare: %s has no run %lld; `lathe sql %s \"select * from which_run_is_which\"` lists them",
-                              r->path, (long long)r->compare[i], r->path);
-    return LATHE_OK;
+    int status = LATHE_OK;
+    for (size_t i = 0; i < r->named_run_count && !status; i++)
+        status = require(r, "--run", r->named_runs[i], err);
+    for (int i = 0; r->comparing && i < 2 && !status; i++)
+        status = require(r, "--compare", r->compare[i], err);
+    return status;
 }
 
 /* The newest REPORT_MAX_RUNS, if no runs are named. */
@@ -82,8 +87,8 @@ static int choose(struct report *r, struct lathe_error *err)
     report_open(r, "notes", '[');
     if (left_out > 0) {
         report_key(r, NULL);
-        text_print(&r->json, "\"The newest %d runs are here; %lld older ones are left out. Name those that you want with --run.\"",
-                   REPORT_MAX_RUNS, (long long)left_out);
+        text_print(&r->json, "\"The newest %d runs are here; %lld older ones are left out. "
+                   "Name those that you want with --run.\"", REPORT_MAX_RUNS, (long long)left_out);
     }
     report_close(r, ']');
     return LATHE_OK;
@@ -118,7 +123,8 @@ int report_runs(struct report *r, struct lathe_error *err)
         status = report_prepare(r, NULL,
             "SELECT r.id, r.label, r.experiment, r.question, r.sweep, r.seed_index, r.seed, r.clock, r.state, r.dropped_events,"
             " w.started_at, w.factors, w.plugins, l.requests, l.failed, l.output_tokens, l.seconds, l.tokens_per_s, l.goodput"
-            "  FROM run r JOIN which_run_is_which w ON w.run_id = r.id JOIN run_latency l ON l.run_id = r.id ORDER BY r.id", &statement, err);
+            "  FROM run r JOIN which_run_is_which w ON w.run_id = r.id JOIN run_latency l ON l.run_id = r.id ORDER BY r.id",
+            &statement, err);
     if (status)
         return status;
     report_open(r, "runs", '[');

@@ -5,7 +5,6 @@
  * shown with a part of its company. */
 #include "report.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { ID, START, END, REQUESTS, PREFILL, DECODE, WAITING, USED, TOTAL, REPLICA, FORWARD, STEP_COLUMNS };
@@ -24,9 +23,9 @@ static const char *const member_columns[MEMBER_COLUMNS] = { "step", "request", "
 static int write_steps(struct report *r, const struct report_run *run, int64_t stride, struct lathe_error *err)
 {
     sqlite3_stmt *s;
-    int status = report_prepare(r, run, "SELECT id, start_ns, end_ns, requests, prefill_tokens, decode_tokens, waiting, kv_blocks_used,"
-                                        " kv_blocks_total, replica, forward_ns FROM step WHERE run_id = ?1 AND id % ?2 = 0 ORDER BY start_ns, id",
-                                &s, err);
+    int status = report_prepare(r, run,
+        "SELECT id, start_ns, end_ns, requests, prefill_tokens, decode_tokens, waiting, kv_blocks_used, kv_blocks_total, replica,"
+        " forward_ns FROM step WHERE run_id = ?1 AND id % ?2 = 0 ORDER BY start_ns, id", &s, err);
     if (status)
         return status;
     struct column c[STEP_COLUMNS] = { 0 };
@@ -76,7 +75,8 @@ int report_steps(struct report *r, const struct report_run *run, struct lathe_er
         status = report_count(r, run, "SELECT count(*) FROM step_request WHERE run_id = ?1", &members, err);
     if (status)
         return status;
-    int64_t of_steps = report_stride(steps, REPORT_STEPS / runs), of_members = report_stride(members, REPORT_STEP_REQUESTS / runs);
+    int64_t of_steps = report_stride(steps, REPORT_STEPS / runs);
+    int64_t of_members = report_stride(members, REPORT_STEP_REQUESTS / runs);
     int64_t stride = of_steps > of_members ? of_steps : of_members;
     report_open(r, "steps", '{');
     report_number(r, "count", (double)steps);
@@ -95,8 +95,8 @@ static int has_usage(struct report *r, int64_t *has, struct lathe_error *err)
 }
 
 /* A replica's pool over the whole run, a row a replica; averages are float32. */
-static int write_figures(struct report *r, const struct report_run *run, const char *name, const char *sql, const char *const *names, int count,
-                         struct lathe_error *err)
+static int write_figures(struct report *r, const struct report_run *run, const char *name, const char *sql,
+                         const char *const *names, int count, struct lathe_error *err)
 {
     struct column c[8];
     sqlite3_stmt *s;
@@ -107,7 +107,7 @@ static int write_figures(struct report *r, const struct report_run *run, const c
     while ((code = sqlite3_step(s)) == SQLITE_ROW)
         for (int i = 0; i < count; i++)
             if (i == 1)
-                column_add_float(&c[i], sqlite3_column_type(s, i) == SQLITE_NULL ? (double)NAN : sqlite3_column_double(s, i));
+                column_add_float_row(&c[i], s, i);
             else
                 column_add_row(&c[i], s, i);
     report_open(r, name, '{');
@@ -119,15 +119,15 @@ static int write_figures(struct report *r, const struct report_run *run, const c
 
 int report_memory(struct report *r, const struct report_run *run, struct lathe_error *err)
 {
-    static const char *const names[] = { "time", "step", "replica", "total", "used", "cached", "shared", "reserved", "filled",
-                                         "evicted", "hit", "looked_up" };
+    static const char *const names[] = { "time", "replica", "total", "used", "cached", "shared", "reserved", "filled" };
     enum { NAMES = sizeof names / sizeof *names };
     int64_t has, count = 0;
     sqlite3_stmt *s;
     static const char *const pool[] = { "replica", "mean", "most", "total", "waiting" };
     static const char *const usage[] = { "replica", "filled_share", "evicted", "hit", "looked_up" };
-    int status = write_figures(r, run, "pool", "SELECT replica, avg(kv_blocks_used), max(kv_blocks_used), max(kv_blocks_total), max(waiting)"
-                                               " FROM step WHERE run_id = ?1 GROUP BY replica", pool, 5, err);
+    int status = write_figures(r, run, "pool",
+        "SELECT replica, avg(kv_blocks_used), max(kv_blocks_used), max(kv_blocks_total), max(waiting)"
+        "  FROM step WHERE run_id = ?1 GROUP BY replica", pool, 5, err);
     if (!status)
         status = has_usage(r, &has, err);
     if (!status && has)
@@ -135,10 +135,10 @@ int report_memory(struct report *r, const struct report_run *run, struct lathe_e
     if (status || count == 0)
         return status;
     int64_t stride = report_stride(count, REPORT_KV_ROWS / (int64_t)r->run_count);
-    status = report_prepare(r, run, "SELECT time_ns, step_id, replica, blocks_total, blocks_used, blocks_cached, blocks_shared, reserved_tokens,"
-                                    " filled_tokens, evicted_tokens, hit_tokens, looked_up_tokens"
-                                    " FROM (SELECT *, row_number() OVER (ORDER BY step_id) AS place FROM kv_usage WHERE run_id = ?1)"
-                                    " WHERE place % ?2 = 0 ORDER BY time_ns, step_id", &s, err);
+    status = report_prepare(r, run,
+        "SELECT time_ns, replica, blocks_total, blocks_used, blocks_cached, blocks_shared, reserved_tokens, filled_tokens"
+        "  FROM (SELECT *, row_number() OVER (ORDER BY step_id) AS place FROM kv_usage WHERE run_id = ?1)"
+        " WHERE place % ?2 = 0 ORDER BY time_ns, step_id", &s, err);
     if (status)
         return status;
     struct column c[NAMES];
@@ -151,8 +151,9 @@ int report_memory(struct report *r, const struct report_run *run, struct lathe_e
         code = SQLITE_OK;
     }
     report_open(r, "memory", '{');
-    status = write_figures(r, run, "figures", "SELECT replica, sum(filled_tokens) * 1.0 / nullif(sum(reserved_tokens), 0), max(evicted_tokens),"
-                                              " max(hit_tokens), max(looked_up_tokens) FROM kv_usage WHERE run_id = ?1 GROUP BY replica", usage, 5, err);
+    status = write_figures(r, run, "figures",
+        "SELECT replica, sum(filled_tokens) * 1.0 / nullif(sum(reserved_tokens), 0), max(evicted_tokens), max(hit_tokens),"
+        " max(looked_up_tokens) FROM kv_usage WHERE run_id = ?1 GROUP BY replica", usage, 5, err);
     report_number(r, "count", (double)count);
     report_number(r, "every", (double)stride);
     for (int i = 0; i < NAMES; i++)
