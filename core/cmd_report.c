@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -26,6 +27,7 @@ static const char usage[] =
     "  -o, --output FILE     where it lands; DB's name with .html if absent\n"
     "      --run N[,M…]      these runs only\n"
     "      --request N[,M…]  attention of these requests only; as many as there is room for if absent\n"
+    "      --window FROM,TO  steps between these seconds only, to see all of them where a run has too many\n"
     "      --compare A,B     which two runs the comparison begins with; the page can choose others\n"
     "  -h, --help\n"
     "\n"
@@ -54,6 +56,18 @@ static int parse_list(const char *option, const char *text, int64_t *list, size_
             return 0;
         at = end + 1;
     }
+}
+
+/* "10,20.5", in seconds. */
+static int parse_window(struct report *r, const char *text)
+{
+    char *end = NULL, *last = NULL;
+    double from = strtod(text, &end), to = *end == ',' ? strtod(end + 1, &last) : 0;
+    if (end == text || *end != ',' || last == end + 1 || *last || !(from >= 0 && to > from && to < 9e9))
+        return command_usage("report", "--window %.40s: two times in seconds are expected, such as 10,20", text);
+    r->from_ns = (int64_t)(from * 1e9);
+    r->to_ns = (int64_t)(to * 1e9);
+    return 0;
 }
 
 static int parse_pair(struct report *r, const char *text)
@@ -94,6 +108,10 @@ static int collect(struct report *r, struct lathe_error *err)
     const char *slash = strrchr(r->path, '/');
     report_string(r, "database", slash ? slash + 1 : r->path);
     report_string(r, "version", product_version());
+    report_open(r, "window", '[');
+    report_number(r, NULL, (double)r->from_ns / 1e9);
+    report_number(r, NULL, r->to_ns == INT64_MAX ? (double)NAN : (double)r->to_ns / 1e9);
+    report_close(r, ']');
     int status = report_runs(r, err);
     if (!status)
         status = report_attention(r, err);
@@ -146,7 +164,7 @@ static int report(struct report *r, struct arguments *a, struct lathe_error *err
 
 static int unknown_option(const char *word)
 {
-    static const char *const names[] = { "--output", "--run", "--request", "--compare", "--help" };
+    static const char *const names[] = { "--output", "--run", "--request", "--window", "--compare", "--help" };
     const char *near = nearest_name(word, names, sizeof names / sizeof *names);
     return command_usage("report", "there is no option %.60s%s%s%s", word, near ? ", did you mean " : "", near ? near : "",
                          near ? "?" : "");
@@ -155,10 +173,12 @@ static int unknown_option(const char *word)
 int cmd_report(int argc, char **argv)
 {
     static const struct option options[] = {
-        { "output", required_argument, NULL, 'o' },  { "run", required_argument, NULL, 'r' }, { "request", required_argument, NULL, 'q' },
-        { "compare", required_argument, NULL, 'c' }, { "help", no_argument, NULL, 'h' },      { NULL, 0, NULL, 0 },
+        { "output", required_argument, NULL, 'o' },  { "run", required_argument, NULL, 'r' },
+        { "request", required_argument, NULL, 'q' }, { "window", required_argument, NULL, 'w' },
+        { "compare", required_argument, NULL, 'c' }, { "help", no_argument, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
     };
-    struct report r = { 0 };
+    struct report r = { .to_ns = INT64_MAX };
     struct arguments a = { 0 };
     struct lathe_error err = { 0 };
     int option, status = 0;
@@ -169,6 +189,7 @@ int cmd_report(int argc, char **argv)
         case 'o': a.output = optarg; break;
         case 'r': status = parse_list("--run", optarg, r.named_runs, &r.named_run_count); break;
         case 'q': status = parse_list("--request", optarg, r.named_requests, &r.named_request_count); break;
+        case 'w': status = parse_window(&r, optarg); break;
         case 'c': status = parse_pair(&r, optarg); break;
         case 'h': fputs(usage, stdout); return 0;
         case ':': status = command_usage("report", "%s needs a value", argv[optind - 1]); break;

@@ -59,6 +59,7 @@ struct report {
     int64_t named_runs[REPORT_MAX_NAMED], named_requests[REPORT_MAX_NAMED], compare[2];
     size_t named_run_count, named_request_count;
     bool comparing;
+    int64_t from_ns, to_ns; /* steps that touch this window only */
     struct text json;    /* one object, in pieces */
     struct text columns; /* elements of the page */
     int column_count;

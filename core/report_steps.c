@@ -20,15 +20,37 @@ static const char *const member_columns[MEMBER_COLUMNS] = { "step", "request", "
 /* The prefill's mark is the top bit of `tokens`. */
 #define PREFILL_BIT (1u << 31)
 
+static void bind_window(const struct report *r, sqlite3_stmt *s)
+{
+    sqlite3_bind_int64(s, 3, r->from_ns);
+    sqlite3_bind_int64(s, 4, r->to_ns);
+}
+
+/* Steps and their requests in the window. */
+static int count_rows(struct report *r, const struct report_run *run, int64_t *steps, int64_t *members, struct lathe_error *err)
+{
+    sqlite3_stmt *s;
+    int status = report_prepare(r, run, "SELECT count(*), ifnull(sum((SELECT count(*) FROM step_request c WHERE c.run_id = s.run_id AND"
+                                        " c.step_id = s.id)), 0) FROM step s WHERE run_id = ?1 AND end_ns >= ?3 AND start_ns <= ?4", &s, err);
+    if (status)
+        return status;
+    bind_window(r, s);
+    int code = sqlite3_step(s);
+    *steps = code == SQLITE_ROW ? sqlite3_column_int64(s, 0) : 0;
+    *members = code == SQLITE_ROW ? sqlite3_column_int64(s, 1) : 0;
+    return report_finish(r, s, code == SQLITE_ROW ? SQLITE_DONE : code, err);
+}
+
 static int write_steps(struct report *r, const struct report_run *run, int64_t stride, struct lathe_error *err)
 {
     sqlite3_stmt *s;
     int status = report_prepare(r, run,
         "SELECT id, start_ns, end_ns, requests, prefill_tokens, decode_tokens, waiting, kv_blocks_used, kv_blocks_total, replica,"
-        " forward_ns FROM step WHERE run_id = ?1 AND id % ?2 = 0 ORDER BY start_ns, id", &s, err);
+        " forward_ns FROM step WHERE run_id = ?1 AND id % ?2 = 0 AND end_ns >= ?3 AND start_ns <= ?4 ORDER BY start_ns, id", &s, err);
     if (status)
         return status;
     struct column c[STEP_COLUMNS] = { 0 };
+    bind_window(r, s);
     int code = sqlite3_bind_int64(s, 2, stride);
     while (code == SQLITE_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
         for (int i = 0; i < STEP_COLUMNS; i++)
@@ -46,11 +68,14 @@ static int write_steps(struct report *r, const struct report_run *run, int64_t s
 static int write_members(struct report *r, const struct report_run *run, int64_t stride, struct lathe_error *err)
 {
     sqlite3_stmt *s;
-    int status = report_prepare(r, run, "SELECT step_id, request_id, tokens, context, phase FROM step_request"
-                                        " WHERE run_id = ?1 AND step_id % ?2 = 0 ORDER BY step_id, request_id", &s, err);
+    int status = report_prepare(r, run, "SELECT c.step_id, c.request_id, c.tokens, c.context, c.phase FROM step_request c"
+                                        " JOIN step s ON s.run_id = c.run_id AND s.id = c.step_id WHERE c.run_id = ?1"
+                                        " AND c.step_id % ?2 = 0 AND s.end_ns >= ?3 AND s.start_ns <= ?4"
+                                        " ORDER BY c.step_id, c.request_id", &s, err);
     if (status)
         return status;
     struct column c[MEMBER_COLUMNS] = { 0 };
+    bind_window(r, s);
     int code = sqlite3_bind_int64(s, 2, stride);
     while (code == SQLITE_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
         for (int i = 0; i < MEMBER_COLUMNS; i++)
@@ -70,9 +95,7 @@ static int write_members(struct report *r, const struct report_run *run, int64_t
 int report_steps(struct report *r, const struct report_run *run, struct lathe_error *err)
 {
     int64_t steps, members, runs = (int64_t)r->run_count;
-    int status = report_count(r, run, "SELECT count(*) FROM step WHERE run_id = ?1", &steps, err);
-    if (!status)
-        status = report_count(r, run, "SELECT count(*) FROM step_request WHERE run_id = ?1", &members, err);
+    int status = count_rows(r, run, &steps, &members, err);
     if (status)
         return status;
     int64_t of_steps = report_stride(steps, REPORT_STEPS / runs);

@@ -84,8 +84,11 @@ function note(text) {
 }
 
 // A sentence when every n-th of something is shown.
-const thinned = (what, total, every) => every > 1
-  ? 'One ' + what + ' in ' + number(every) + ' (of ' + number(total) + ') is drawn here; all of them would make the page slow.' : '';
+const thinned = (what, total, every, remedy = '') => every > 1
+  ? 'One ' + what + ' in ' + number(every) + ' (of ' + number(total) + ') is drawn here; all of them would make the page slow. ' + remedy : '';
+
+// And when only steps of some seconds were asked for.
+const windowed = () => report.window[1] === null ? '' : 'Only steps from ' + number(report.window[0]) + ' to ' + number(report.window[1]) + ' s are drawn, as --window asked.';
 
 function choose(select, options, value) {
   replace(select, ...options.map(([key, text]) => element('option', { value: key, text })));

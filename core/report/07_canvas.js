@@ -55,6 +55,15 @@ function onDrag(canvas, { move, tap, hover, leave }) {
   canvas.addEventListener('pointerleave', () => { if (from === null) leave(); });
 }
 
+// The wheel is the page's until somebody has clicked the canvas, so that nobody who scrolls by is caught in it.
+function onWheel(canvas, act) {
+  canvas.addEventListener('wheel', event => {
+    if (document.activeElement !== canvas && !event.ctrlKey) return;
+    event.preventDefault();
+    act(event);
+  }, { passive: false });
+}
+
 function buttons(host, entries) {
   for (const [id, text, label, act] of entries) host.append(element('button', { type: 'button', id, text, 'aria-label': label, title: label, on: { click: act } }));
 }

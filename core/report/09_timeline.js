@@ -22,7 +22,7 @@ function startTimeline() {
       box.style.background = `var(--${name})`;
       return element('span', {}, box, text);
     })),
-    keyHelp(['← →', 'move'], ['+ −', 'zoom'], ['0', 'whole run'], [', .', 'step before, after'], ['wheel', 'zoom'], ['drag', 'move']), readout, notes);
+    keyHelp(['← →', 'move'], ['+ −', 'zoom'], ['0', 'whole run'], [', .', 'step before, after'], ['click wheel', 'zoom'], ['drag', 'move']), readout, notes);
 
   // As high as its lanes need, up to what a screen has.
   function heightOf(width) {
@@ -236,11 +236,10 @@ function startTimeline() {
     tap(px) { select(stepAt(back(px))); },
     move(dx) { pan(-dx / (view.width - 2 * left)); },
   });
-  view.canvas.addEventListener('wheel', event => {
-    event.preventDefault();
+  onWheel(view.canvas, event => {
     if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) pan(event.deltaX / view.width);
     else zoom(Math.exp(Math.max(-200, Math.min(200, event.deltaY)) * 0.002), back(event.offsetX));
-  }, { passive: false });
+  });
 
   const middle = () => selected >= 0 ? selected : stepAt((from + to) / 2);
   const acts = {
@@ -262,7 +261,7 @@ function startTimeline() {
     model = timelineModel(run, replica);
     selected = -1;
     replace(byId('timeline-step'));
-    replace(notes, ...[thinned('request', run.requests_shown.count, run.requests_shown.every), thinned('step', run.steps.count, run.steps.every)].filter(Boolean).map(note));
+    replace(notes, ...[thinned('request', run.requests_shown.count, run.requests_shown.every), windowed(), thinned('step', run.steps.count, run.steps.every, 'lathe report --window FROM,TO has all steps of some seconds.')].filter(Boolean).map(note));
     readout.textContent = hint();
     all();
   }

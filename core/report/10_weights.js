@@ -46,13 +46,16 @@ function headReader(part, head) {
   return reader;
 }
 
+// As WCAG defines it: of 0.18 and below white reads better than black.
+const luminance = rgb => rgb.map(c => c / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+
 // 256 colours from the page's ground to its accent, as little-endian RGBA and as CSS.
 function ramp() {
   const from = channels('grid'), to = channels('accent'), deep = channels('ink'), words = new Uint32Array(256);
   const mix = (a, b, t) => Math.round(a + (b - a) * t);
   const at = v => v < 0.75 ? from.map((c, i) => mix(c, to[i], v / 0.75)) : to.map((c, i) => mix(c, deep[i], (v - 0.75) * 2));
   for (let i = 0; i < 256; i++) { const [r, g, b] = at(i / 255); words[i] = (255 << 24 | b << 16 | g << 8 | r) >>> 0; }
-  return { words, css: v => { const [r, g, b] = at(Math.min(1, Math.max(0, v))); return `rgb(${r} ${g} ${b})`; }, dark: v => at(v).reduce((a, b) => a + b, 0) < 380 };
+  return { words, css: v => { const [r, g, b] = at(Math.min(1, Math.max(0, v))); return `rgb(${r} ${g} ${b})`; }, text: v => luminance(at(Math.min(1, Math.max(0, v)))) < 0.18 ? '#ffffff' : '#111111' };
 }
 
 const tokenText = (part, position) => part.tokens[position];

@@ -8,7 +8,7 @@ function attentionMap(host, pickQuery) {
   const tall = width => !reader ? 300 : Math.max(160, Math.min(width < 560 ? 380 : 520, TOP + reader.rows * CELL_MAX + 6));
   const view = canvasIn(host, 'Attention map: queries down, keys across', tall, draw);
   const readout = element('p', { class: 'readout', role: 'status' }), notes = element('div');
-  host.append(keyHelp(['← → ↑ ↓', 'move the cell'], ['Enter', 'read its query below'], ['+ −', 'zoom'], ['0', 'all'], ['wheel', 'zoom'], ['drag', 'move']), readout, notes);
+  host.append(keyHelp(['← → ↑ ↓', 'move the cell'], ['Enter', 'read its query below'], ['+ −', 'zoom'], ['0', 'all'], ['click wheel', 'zoom'], ['drag', 'move']), readout, notes);
   const fitX = () => Math.min(CELL_MAX, (view.width - MARGIN - 4) / reader.columns), fitY = () => Math.min(CELL_MAX, (view.height - TOP - 4) / reader.rows);
 
   function paint(c) {
@@ -143,10 +143,7 @@ function attentionMap(host, pickQuery) {
     tap(px, py) { const [row, key] = cellAt(px, py); if (px >= MARGIN && py >= TOP && row < reader.rows && key < reader.columns) { pinned = true; put(row, key, false); pickQuery(at.row); } },
     move(dx, dy) { x0 -= dx / kx; y0 -= dy / ky; limit(); },
   });
-  view.canvas.addEventListener('wheel', event => {
-    event.preventDefault();
-    zoom(Math.exp(-Math.max(-200, Math.min(200, event.deltaY)) * 0.003), event.offsetX, event.offsetY);
-  }, { passive: false });
+  onWheel(view.canvas, event => zoom(Math.exp(-Math.max(-200, Math.min(200, event.deltaY)) * 0.003), event.offsetX, event.offsetY));
   const all = () => { whole = true; x0 = y0 = 0; view.redraw(); };
   const step = (rows, keys) => () => { pinned = true; if (at) put(at.row + rows, at.key + keys, true); else put(reader.rows - 1, 0, true); };
   const acts = {
@@ -200,8 +197,7 @@ function tokenStrip(host, pickQuery) {
         text: missing(text) ? ' ' + p + ' ' : text.replace(/\n/g, '⏎\n'), 'aria-label': 'token ' + tokenName(part, p) + (w === undefined ? '' : ', ' + number(w, 3)) });
       if (shade > 0.02) {
         made.style.background = colours.css(shade);
-        const dark = colours.dark(shade);
-        made.style.color = dark ? '#ffffff' : '#111111';
+        made.style.color = colours.text(shade);
       }
       list.push(made);
     }

@@ -41,7 +41,7 @@ function startMemory() {
       add('blocks in use', 'c0', '', s.time, s.kv_used);
       facts.push(['blocks in use, mean over steps', figureOf(run.pool, 'mean', replica)], ['blocks in use, most', figureOf(run.pool, 'most', replica)], ['blocks in the pool', total],
         ['requests left waiting, most', figureOf(run.pool, 'waiting', replica)]);
-      notes.push(thinned('step', run.steps.count, run.steps.every));
+      notes.push(windowed(), thinned('step', run.steps.count, run.steps.every));
     }
     if (run.memory) {
       const m = rowsOf(run.memory, ['total', 'used', 'cached', 'shared', 'reserved', 'filled'], 'time', run, replica);

@@ -470,6 +470,15 @@ try:
     check("everything that can be used has a name", unnamed == [], unnamed)
     quiet("themes and widths")
 
+    r = call("report", "many.db", "-o", "window.html", "--window", "20,20.5")
+    check("a window of steps is written", r.returncode == 0, r)
+    open_page("window")
+    bring("timeline")
+    seen = js("const s = JSON.parse(document.getElementById('data').textContent).runs[0].steps; return [s.count, s.every, s.id.count, s.members.step.count]")
+    answer = sql("many.db", "select count(*), 1, count(*), sum(requests) from step where run_id = 1 and end_ns >= 20000000000 and start_ns <= 20500000000")[0]
+    check("all its steps with all their requests", seen == [int(v) for v in answer] and "from 20 to 20.5" in text("#timeline").replace("20.50", "20.5"), (seen, answer))
+    quiet("a window")
+
     # ── choices of the command line ──────────────────────────────────────────────────────
     r = call("report", "runs.db", "-o", "some.html", "--run", "2,5", "--compare", "1,2", "--request", "2")
     check("runs can be named", r.returncode == 0 and r.stdout.startswith("some.html: 3 runs"), r)
@@ -499,7 +508,7 @@ for words, status, said in ((("nix.db",), 1, "nix.db"), (("text.db",), 1, "text.
                             (("runs.db", "-o", "e.html", "--compare", "1,99"), 1, "no run 99"), ((), 2, "one database"), (("runs.db", "many.db"), 2, "one database"),
                             (("runs.db", "--run", "x"), 2, "--run x"), (("runs.db", "--run", "1,,2"), 2, "--run"), (("runs.db", "--run", "0"), 2, "--run"),
                             (("runs.db", "--compare", "1"), 2, "--compare"), (("runs.db", "--compare", "2,2"), 2, "--compare"), (("runs.db", "--comapre", "1,2"), 2, "--compare"),
-                            (("runs.db", "--run"), 2, "value")):
+                            (("runs.db", "--window", "5"), 2, "--window"), (("runs.db", "--window", "5,4"), 2, "--window"), (("runs.db", "--run"), 2, "value")):
     r = call("report", *words)
     check(f"report {' '.join(words)}: one sentence", r.returncode == status and said in r.stderr and r.stderr.count("\n") == 1 and r.stdout == "", r)
 check("no page is left of those", not (here / "d.html").exists() and not (here / "e.html").exists())
