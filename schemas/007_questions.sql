@@ -61,7 +61,7 @@ CREATE VIEW which_heads_are_sinks AS
 -- Attention sinks (Xiao et al. 2024). `uniform` is what equal weights would give, the mean of 1 / (position + 1). Whether the
 -- first token is a special one (first_token) is the prompt's choice: compare two runs.
 -- run_id | layer | head | first_mass | uniform | times_uniform | entropy | queries | first_token
--- 1      | 22    | 7    | 0.97       | 0.0072  | 134.7         | 0.19    | 576     | <|im_start|>
+-- 1      | 22    | 7    | 0.97       | 0.0072  | 134.7         | 0.19    | 576     | <s>
 WITH head AS (
     SELECT run_id, layer, head, avg(first_mass) AS first_mass, avg(1.0 / (position + 1)) AS uniform, avg(entropy) AS entropy,
            count(*) AS queries, min(request_id) AS request_id
