@@ -11,50 +11,44 @@ CREATE VIEW which_heads_look_at_the_token_after_the_previous_occurrence AS
 -- request, and not right before; its latest occurrence counts. Needs the prompt's tokens: trace = { tokens = "all" }.
 -- run_id | layer | head | score | queries
 -- 1      | 17    | 2    | 0.83  | 3200
-WITH target AS MATERIALIZED (
+WITH target AS (
     SELECT run_id, request_id, position, previous + 1 AS key
       FROM (SELECT run_id, request_id, position,
                    lag(position) OVER (PARTITION BY run_id, request_id, token ORDER BY position) AS previous
               FROM token WHERE (run_id, request_id) IN (SELECT DISTINCT run_id, request_id FROM attention_token))
      WHERE previous < position - 1
-), asked AS MATERIALIZED (
-    SELECT a.run_id, a.request_id, a.position, a.probe_id, t.key
+), asked AS (
+    SELECT a.run_id, a.request_id, a.position, a.probe_id, t.key, count(*) OVER (PARTITION BY a.run_id, a.probe_id) AS queries
       FROM target t
       JOIN attention_token a ON a.run_id = t.run_id AND a.request_id = t.request_id AND a.position = t.position
       JOIN probe p ON p.run_id = a.run_id AND p.id = a.probe_id
      WHERE p.measure = 'weight' AND (p.format = 'top' OR p.format = 'full' AND a.keys = a.position + 1)
 ), total AS (
-    SELECT q.run_id, q.probe_id, w.layer, w.head, sum(w.weight) AS weight
+    SELECT q.run_id, q.probe_id, w.layer, w.head, sum(w.weight) AS weight, q.queries
       FROM asked q CROSS JOIN attention_weights w
         ON w.run_id = q.run_id AND w.request_id = q.request_id AND w.position = q.position AND w.probe_id = q.probe_id AND w.key = q.key
      GROUP BY q.run_id, q.probe_id, w.layer, w.head
-), number AS (
-    SELECT run_id, probe_id, count(*) AS queries FROM asked GROUP BY run_id, probe_id
 )
-SELECT t.run_id, t.layer, t.head, sum(t.weight) / sum(n.queries) AS score, sum(n.queries) AS queries
-  FROM total t JOIN number n ON n.run_id = t.run_id AND n.probe_id = t.probe_id
- GROUP BY t.run_id, t.layer, t.head ORDER BY t.run_id, score DESC;
+SELECT run_id, layer, head, sum(weight) / sum(queries) AS score, sum(queries) AS queries
+  FROM total GROUP BY run_id, layer, head ORDER BY run_id, score DESC;
 
 CREATE VIEW which_heads_look_at_the_previous_token AS
 -- One row per run, layer and head, the most first: mean weight on the token before the query, from position 1 on.
 -- run_id | layer | head | score | queries
 -- 1      | 3     | 7    | 0.98  | 6350
-WITH asked AS MATERIALIZED (
-    SELECT a.run_id, a.request_id, a.position, a.probe_id
+WITH asked AS (
+    SELECT a.run_id, a.request_id, a.position, a.probe_id, count(*) OVER (PARTITION BY a.run_id, a.probe_id) AS queries
       FROM attention_token a JOIN probe p ON p.run_id = a.run_id AND p.id = a.probe_id
      WHERE a.position > 0 AND p.measure = 'weight' AND (p.format = 'top' OR p.format = 'full' AND a.keys = a.position + 1)
 ), total AS (
-    SELECT q.run_id, q.probe_id, w.layer, w.head, sum(w.weight) AS weight
+    SELECT q.run_id, q.probe_id, w.layer, w.head, sum(w.weight) AS weight, q.queries
       FROM asked q CROSS JOIN attention_weights w
         ON w.run_id = q.run_id AND w.request_id = q.request_id AND w.position = q.position AND w.probe_id = q.probe_id
            AND w.key = q.position - 1
      GROUP BY q.run_id, q.probe_id, w.layer, w.head
-), number AS (
-    SELECT run_id, probe_id, count(*) AS queries FROM asked GROUP BY run_id, probe_id
 )
-SELECT t.run_id, t.layer, t.head, sum(t.weight) / sum(n.queries) AS score, sum(n.queries) AS queries
-  FROM total t JOIN number n ON n.run_id = t.run_id AND n.probe_id = t.probe_id
- GROUP BY t.run_id, t.layer, t.head ORDER BY t.run_id, score DESC;
+SELECT run_id, layer, head, sum(weight) / sum(queries) AS score, sum(queries) AS queries
+  FROM total GROUP BY run_id, layer, head ORDER BY run_id, score DESC;
 
 CREATE VIEW which_heads_are_sinks AS
 -- One row per run, layer and head, the most sink-like first: mean mass on the first token over queries from position 64 on.
