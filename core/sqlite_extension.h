@@ -13,6 +13,7 @@
  *     percentile(x, p)      exact, interpolated; median(x)
  *     hdr_percentile(x, p)  within 0.4%, in little memory; hdr(x) is what it counts, to be merged
  *     entropy(w)            of weights or counts w, or of blobs of half precision, in nats
+ *     jensen_shannon(p, q)  divergence of two rows of weights, over their pairs, in nats; cosine(p, q)
  *     half(blob, i)         the i-th number, from 0, of a blob in half precision
  *     token_text(run, id)   a token's text in a run */
 #ifndef CORE_SQLITE_EXTENSION_H

@@ -3,6 +3,10 @@
  * do as well: ln S − Σ w ln w / S with S = Σ w. Numbers from 0, or blobs of numbers in half precision,
  * each of which counts. NULLs are left out; of nothing, or of zeros alone, it is NULL.
  *
+ * jensen_shannon(p, q), cosine(p, q): how alike two rows of weights are, over rows of their pairs: the
+ * divergence in nats (0 the same, ln 2 nothing in common; Lin 1991), and the cosine between them. NULL
+ * counts as 0, so that a LEFT JOIN may lack keys; of nothing, or of zeros alone, they are NULL.
+ *
  * half(blob, i): the i-th number, from 0, of a blob in half precision: of attention_token.data, say.
  *
  * token_text(run, id): a token's text in a run; NULL where the run has none. */
@@ -68,6 +72,49 @@ static void entropy_final(sqlite3_context *context)
     }
 }
 
+struct pairs {
+    double p, q, pp, qq, pq, divergence; /* sums */
+};
+
+static void pairs_step(sqlite3_context *context, int argc, sqlite3_value **argv)
+{
+    struct pairs *s = sqlite3_aggregate_context(context, sizeof *s);
+    double p = sqlite3_value_double(argv[0]), q = sqlite3_value_double(argv[1]);
+    (void)argc;
+    if (!s) {
+        sqlite3_result_error_nomem(context);
+        return;
+    }
+    if (!(p >= 0) || !(q >= 0) || isinf(p) || isinf(q)) {
+        sqlite3_result_error(context, "jensen_shannon(p, q), cosine(p, q): both must be finite numbers from 0, or NULL", -1);
+        return;
+    }
+    s->p += p;
+    s->q += q;
+    s->pp += p * p;
+    s->qq += q * q;
+    s->pq += p * q;
+    if (p > 0)
+        s->divergence += p / 2 * log(2 * p / (p + q));
+    if (q > 0)
+        s->divergence += q / 2 * log(2 * q / (p + q));
+}
+
+/* Of weights that sum to 1, but for rounding. */
+static void divergence_final(sqlite3_context *context)
+{
+    const struct pairs *s = sqlite3_aggregate_context(context, 0);
+    if (s && s->p > 0 && s->q > 0)
+        sqlite3_result_double(context, s->divergence > 0 ? s->divergence : 0);
+}
+
+static void cosine_final(sqlite3_context *context)
+{
+    const struct pairs *s = sqlite3_aggregate_context(context, 0);
+    if (s && s->p > 0 && s->q > 0)
+        sqlite3_result_double(context, s->pq / sqrt(s->pp * s->qq));
+}
+
 static void half_of(sqlite3_context *context, int argc, sqlite3_value **argv)
 {
     char text[96];
@@ -121,6 +168,10 @@ int sqlite_functions_init(sqlite3 *db)
 {
     const int flags = SQLITE_UTF8 | SQLITE_INNOCUOUS;
     int rc = sqlite3_create_function_v2(db, "entropy", 1, flags | SQLITE_DETERMINISTIC, NULL, NULL, entropy_step, entropy_final, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_create_function_v2(db, "jensen_shannon", 2, flags | SQLITE_DETERMINISTIC, NULL, NULL, pairs_step, divergence_final, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_create_function_v2(db, "cosine", 2, flags | SQLITE_DETERMINISTIC, NULL, NULL, pairs_step, cosine_final, NULL);
     if (rc == SQLITE_OK)
         rc = sqlite3_create_function_v2(db, "half", 2, flags | SQLITE_DETERMINISTIC, NULL, half_of, NULL, NULL, NULL);
     return rc == SQLITE_OK ? sqlite3_create_function_v2(db, "token_text", 2, flags, NULL, token_text, NULL, NULL, NULL) : rc;

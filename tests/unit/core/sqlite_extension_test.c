@@ -222,6 +222,19 @@ static void entropy_is_shannons(void **state)
     }
 }
 
+static void rows_of_weights_are_compared(void **state)
+{
+    (void)state;
+    assert_string_equal(ask("SELECT jensen_shannon(column1, column2), round(cosine(column1, column2), 12) FROM (VALUES (0.5, 0.5), (0.25, 0.25), (0.25, 0.25))"), "0.0|1.0");
+    assert_string_equal(ask("SELECT abs(jensen_shannon(column1, column2) - ln(2)) < 1e-12, cosine(column1, column2) FROM (VALUES (1, 0), (0, 1))"), "1|0.0");
+    /* of (1, 0) and (½, ½): ¾ ln 4/3 … by hand: ½ ln 4/3 + ¼ ln 2/3 + ¼ ln 2 */
+    assert_string_equal(ask("SELECT abs(jensen_shannon(column1, column2) - (ln(4.0 / 3) / 2 + ln(2.0 / 3) / 4 + ln(2) / 4)) < 1e-12,"
+                            " abs(cosine(column1, column2) - sqrt(0.5)) < 1e-12 FROM (VALUES (1, 0.5), (NULL, 0.5))"), "1|1");
+    assert_string_equal(ask("SELECT jensen_shannon(0, 1) IS NULL, cosine(NULL, NULL) IS NULL"), "1|1");
+    assert_non_null(strstr(ask("SELECT jensen_shannon(-1, 1)"), "finite numbers from 0"));
+    assert_non_null(strstr(ask("SELECT cosine(1, 1e999)"), "finite numbers from 0"));
+}
+
 static void half_reads_one_number_and_never_beyond(void **state)
 {
     (void)state;
@@ -410,6 +423,7 @@ int main(void)
         TEST(where_keys_were_dropped_a_row_has_no_positions),
         TEST(what_layers_do_reads_as_rows),
         TEST(entropy_is_shannons),
+        TEST(rows_of_weights_are_compared),
         TEST(half_reads_one_number_and_never_beyond),
         TEST(a_tokens_text_is_found),
         TEST(hdr_percentiles_are_within_what_is_said),
