@@ -32,11 +32,11 @@ static void pack_summary(const struct forward_batch *b, const struct forward_row
     for (uint32_t j = keys - recent; j < keys; j++)
         recent_sum += w->weights[j];
     out->entropy = w->entropy;
-    out->first_mass = forward_key_position(b, row->slice, 0) == 0 ? half_of_float(w->weights[0] * w->scale) : 0;
+    out->first_mass = forward_key_position(b, row->slice, w->set, 0) == 0 ? half_of_float(w->weights[0] * w->scale) : 0;
     out->recent_mass = half_of_float(recent_sum * w->scale);
     out->self_mass = half_of_float(w->weights[keys - 1] * w->scale);
     out->top_weight = half_of_float(w->weights[best] * w->scale);
-    out->top_key = (uint32_t)forward_key_position(b, row->slice, best);
+    out->top_key = (uint32_t)forward_key_position(b, row->slice, w->set, best);
 }
 
 /* A heap of the k heaviest so far, the lightest of them (of equals the later key) on top. */
@@ -84,7 +84,7 @@ static void pack_top(const struct forward_batch *b, const struct forward_row *ro
         sift(out, last, 0);
     }
     for (uint32_t j = 0; j < count; j++) {
-        out[j].key = (uint32_t)forward_key_position(b, row->slice, out[j].key);
+        out[j].key = (uint32_t)forward_key_position(b, row->slice, w->set, out[j].key);
         out[j].weight *= w->scale;
     }
     for (uint32_t j = count; j < k; j++)

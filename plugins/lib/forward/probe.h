@@ -11,6 +11,7 @@ struct forward_weights {
     const float *weights; /* exp(score − largest score), one a key */
     float scale;          /* 1 / their sum */
     float entropy;        /* nats; read by `summary` */
+    uint32_t set;         /* of kept positions: which keys these are */
 };
 
 /* 1 if this (row, layer, head) is probed: one branch is the only cost where no probe wants the row. */

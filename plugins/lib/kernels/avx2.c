@@ -9,6 +9,9 @@
 #define STORE(p, v) _mm256_storeu_ps(p, v)
 #define ALL(x) _mm256_set1_ps(x)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define FMADDSUB(a, b, c) _mm256_fmaddsub_ps(a, b, c)
+#define SWAPPED(v) _mm256_permute_ps(v, 0xb1)
+#define TWICE(p) _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))
 #define LARGER(a, b) _mm256_max_ps(a, b)
 
 static inline float sum_lanes(__m256 v)
