@@ -172,9 +172,9 @@ struct engine {
     uint32_t refused_running;
     struct live **tried;     /* let into the KV cache to be asked about, not planned yet; (max_requests) */
     uint32_t tried_count;
+    bool picks, tells_time, by_length, tells_mass; /* abilities of the model */
     uint32_t lets_in;        /* how many that don't run are let into the cache for a plan, see memory_begin_plan */
     bool short_of_blocks;    /* somebody was refused because of blocks, in this plan */
-    bool picks, tells_time, by_length, tells_mass; /* abilities of the model */
     double slowness;
     int64_t due_ns;          /* of the forward under way, if it told its time */
     struct lathe_kv_ops ops; /* wait for the next forward */

@@ -260,7 +260,9 @@ static void step_done(struct mirror *m, uint32_t tokens)
           (long long)budget);
     for (uint32_t i = 0; lists && i < sets; i++)
         CHECK((uint32_t)lists[(i + 1) * left - 1] == tokens - 1, "the newest position was evicted");
-    CHECK(after.evicted_blocks - before.evicted_blocks == before.blocks_used - after.blocks_used,
+    /* A cache that shares may also find that another request was quicker with the same text. */
+    CHECK(after.evicted_blocks - before.evicted_blocks == before.blocks_used - after.blocks_used ||
+              (api->cached_prefix && after.evicted_blocks == before.evicted_blocks && after.blocks_used < before.blocks_used),
           "%llu blocks were evicted, and %u less are in use", (unsigned long long)(after.evicted_blocks - before.evicted_blocks),
           before.blocks_used - after.blocks_used);
     evicted += keys - left;
