@@ -191,7 +191,8 @@ return {
     print(("\n%d sessions, %g a second, on %s, means of %d seeds; TTFT in ms:\n"):format(o.sessions, o.rate,
       o.model == "sim" and o.profile or o.model, o.seeds))
     lathe.print(rows, { "load", { "hits", "found %", "%.1f" }, { "possible", "possible %", "%.1f" },
-      { "paged", "TTFT mean, paged", "%.1f" }, { "prefix", "prefix", "%.1f" }, { "paged50", "median, paged", "%.1f" }, { "prefix50", "prefix", "%.1f" } })
+      { "paged", "TTFT mean, paged", "%.1f" }, { "prefix", "prefix", "%.1f" },
+      { "paged50", "median, paged", "%.1f" }, { "prefix50", "prefix", "%.1f" } })
     if found.short then
       print(("\nConversations, %g a second, in a pool of so much of what they say in all:\n"):format(o.rate * o.busy))
       lathe.print(averaged(found.short), { { "share", "pool %", "%.0f" }, "evict", "scheduler", { "hits", "found %", "%.1f" },
