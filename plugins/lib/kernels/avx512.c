@@ -10,6 +10,8 @@
 #define ALL(x) _mm512_set1_ps(x)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define LARGER(a, b) _mm512_max_ps(a, b)
+#define EQUAL(a, b) (uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ)
+#define REACHES(a, b) (uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)
 #define SUM(v) _mm512_reduce_add_ps(v)
 #define LARGEST(v) _mm512_reduce_max_ps(v)
 #define MOST_ROWS 4

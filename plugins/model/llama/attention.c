@@ -10,7 +10,8 @@
  *
  * Many queries: keys and values are gathered from their blocks once for the tile and both
  * products are sgemm. Few (decode): blocks are read where they lie. The weights of a row are
- * then all in hand, which is where the probe takes them; it costs one branch where it is off. */
+ * then all in hand, which is where interventions change them and the probe takes them; each
+ * costs one branch where it is off. */
 #include <math.h>
 #include <string.h>
 
@@ -71,23 +72,50 @@ static void gather(const struct llama_context *c, uint32_t s, uint32_t keys, uin
     }
 }
 
-/* Scores to weights in place, with the probe. */
+/* |value| of each key, for the probe of values. */
+static void find_value_norms(const struct llama_context *c, uint32_t s, uint32_t keys, uint32_t layer, uint32_t kv_head,
+                             struct llama_scratch *w)
+{
+    size_t head = c->kv.head_width;
+    for (uint32_t key = 0; key < keys;) {
+        struct run run = find_run(c, s, key, keys);
+        const float *rows = run_rows(c, &run, layer, 1, kv_head, w->panel);
+        for (uint32_t i = 0; i < run.count; i++, key++) {
+            c->model->kernels->few(w->value_norms + key, 1, rows + i * head, head, 1, rows + i * head, head, 1, head, 0);
+            w->value_norms[key] = sqrtf(w->value_norms[key]);
+        }
+    }
+}
+
+/* Scores to weights in place, with interventions and the probe of heads. */
 static void weigh_rows(struct llama_context *c, const struct llama_tile *tile, uint32_t layer, uint32_t kv_head,
                        struct llama_scratch *w, uint32_t keys)
 {
     const struct kernels *k = c->model->kernels;
     uint32_t group = c->model->shape.heads / c->model->shape.kv_heads;
+    int have_norms = 0, went = 0;
     for (uint32_t t = 0; t < tile->count; t++) {
         const struct forward_row *row = &c->batch.rows[tile->first + t];
         for (uint32_t g = 0; g < group; g++) {
-            float *scores = w->scores + (size_t)(t * group + g) * c->score_stride, entropy;
-            uint32_t head = kv_head * group + g;
-            int probed = forward_probed(&c->batch, row, layer, head);
-            float inverse = 1.0f / k->softmax(scores, row->keys, probed ? &entropy : NULL);
+            float *scores = w->scores + (size_t)(t * group + g) * c->score_stride, entropy = 0;
+            uint32_t head = kv_head * group + g, probed = forward_probed(&c->batch, row, layer, head);
+            if (row->edits)
+                went = forward_edit_keys(&c->batch, row, layer, head, scores);
+            if (probed & FORWARD_BEFORE_SOFTMAX)
+                forward_probe_scores(&c->batch, row, layer, head, scores);
+            if (row->edits)
+                forward_edit_uniform(&c->batch, row, layer, head, scores);
+            float inverse = 1.0f / k->softmax(scores, row->keys, probed >> LATHE_PROBE_SUMMARY & 1 ? &entropy : NULL);
+            if (row->edits && went)
+                forward_edit_weights(row, scores);
             memset(scores + row->keys, 0, (keys - row->keys) * sizeof(float));
             w->inverse[t * group + g] = inverse;
-            if (probed) {
-                struct forward_weights weights = { scores, inverse, entropy };
+            if (probed & FORWARD_AFTER_SOFTMAX) {
+                struct forward_weights weights = { scores, inverse, entropy, w->value_norms };
+                if (probed >> LATHE_PROBE_VALUES & 1 && !have_norms) {
+                    find_value_norms(c, tile->slice, keys, layer, kv_head, w);
+                    have_norms = 1;
+                }
                 forward_probe_pack(&c->batch, row, layer, head, &weights);
             }
         }
