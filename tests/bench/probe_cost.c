@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What do probes cost a model's forward?
  *
- *     bench_probe_cost [rounds] [context] [sequences] [threads] [cpu]
+ *     bench_probe_cost [rounds] [context] [sequences] [threads | cpu] [probes whose name has this]
  *
  * Decode of the real model: so many sequences, each with a context that long, one token each a
  * forward, always the same one. Each probe is compared with forwards whose message has none,
@@ -128,7 +128,8 @@ int main(int argc, char **argv)
     const struct fixture_option options[] = { { "path", path }, { NULL, NULL } };
     uint32_t rounds = argc > 1 ? (uint32_t)atoi(argv[1]) : 40, threads = argc > 4 ? (uint32_t)atoi(argv[4]) : 2;
     double without = 1e9;
-    if (argc > 5 && strcmp(argv[5], "cpu") == 0) {
+    const char *only = argc > 5 ? argv[5] : "";
+    if (argc > 4 && strcmp(argv[4], "cpu") == 0) {
         threads = 1;
         clock_used = CLOCK_PROCESS_CPUTIME_ID;
     }
@@ -150,6 +151,8 @@ int main(int argc, char **argv)
         step(&variants[v]);
     for (uint32_t r = 0; r < rounds; r++)
         for (uint32_t v = 0; v < VARIANTS; v++) {
+            if (!strstr(variants[v].name, only))
+                continue;
             double a = step(NULL), b = step(&variants[v]), d = step(&variants[v]), e = step(NULL);
             ratios[v][r] = log((b + d) / (a + e));
             without = a < without ? a : without;
@@ -158,7 +161,8 @@ int main(int argc, char **argv)
            threads, rounds, without * 1e3);
     printf("probe                    mean     95%% interval        median   bytes a token\n");
     for (uint32_t v = 0; v < VARIANTS; v++)
-        print_variant(&variants[v], ratios[v], rounds);
+        if (strstr(variants[v].name, only))
+            print_variant(&variants[v], ratios[v], rounds);
     call_free(c);
     fixture_close(&f);
     return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What probes record and interventions change, against loops in double (reference.h): every
+/* What probes record and interventions change, against loops in double (observe_reference.h): every
  * format, every kind and random mixtures of them, in a prefill, in chunks and in decode. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "golden.h"
-#include "reference.h"
+#include "observe_reference.h"
 #include <kernels/half.h>
 
 static char zoo[1024];

@@ -2,8 +2,8 @@
 /* The transformer written down once more, in double and without any cleverness: one request, all
  * rows at once, everything that a probe may ask for kept, every intervention done where its
  * header says. Weights are model/tiny's (drawn again) or an F32 GGUF file's. */
-#ifndef TESTS_MODEL_REFERENCE_H
-#define TESTS_MODEL_REFERENCE_H
+#ifndef TESTS_MODEL_OBSERVE_REFERENCE_H
+#define TESTS_MODEL_OBSERVE_REFERENCE_H
 
 #include <math.h>
 
