@@ -39,15 +39,16 @@ static int loan_messages(struct engine *e, struct lathe_error *err)
     size_t in_bytes = sizeof *e->forward_in + slack + e->ops.capacity * sizeof(struct lathe_kv_op) +
                       2 * requests * sizeof(struct lathe_slice) + rows * sizeof(int32_t) +
                       requests * table * sizeof(int32_t) + 2 * requests * sizeof(uint32_t) +
-                      e->params.probe_count * sizeof(struct lathe_probe);
+                      e->kept_room * sizeof(int32_t) + probes_message_bytes(e);
     size_t logits = e->by_length ? 0 : requests * vocab * sizeof(float);
+    size_t masses = e->mass_room * sizeof(float);
     size_t picked = e->picks ? 64 + requests * sizeof(struct lathe_picked) : 0;
     if (e->by_length)
         rows = table = 0;
     size_t piece = sizeof(((struct lathe_output *)0)->text);
 
     e->forward_in = loan(e, in_bytes, &status, err);
-    e->forward_out = loan(e, sizeof *e->forward_out + slack + logits + picked, &status, err);
+    e->forward_out = loan(e, sizeof *e->forward_out + slack + logits + masses + picked, &status, err);
     e->sample_in = loan(e, sizeof *e->sample_in + slack + requests * sizeof(struct lathe_sample_row), &status, err);
     e->sample_out = loan(e, sizeof *e->sample_out + slack + requests * sizeof(struct lathe_sampled), &status, err);
     e->decode_in = loan(e, sizeof *e->decode_in + slack, &status, err);
@@ -65,7 +66,13 @@ static int loan_messages(struct engine *e, struct lathe_error *err)
     if (!at)
         return lathe_fail(err, LATHE_ENOMEM, "no room for %zu bytes of logits", logits);
     e->forward_out->logits = (struct lathe_region){ at - (char *)e->forward_out, logits };
-    e->forward_out->hidden = (struct lathe_region){ 0 };
+    e->forward_out->hidden = e->forward_out->masses = (struct lathe_region){ 0 };
+    if (e->mass_room == 0)
+        return LATHE_OK;
+    at = lathe_message_add(&e->forward_out->head, &span, e->mass_room, sizeof(float));
+    if (!at)
+        return lathe_fail(err, LATHE_ENOMEM, "no room for %zu bytes of keys' masses", masses);
+    e->forward_out->masses = (struct lathe_region){ at - (char *)e->forward_out, masses };
     return LATHE_OK;
 }
 
@@ -107,9 +114,8 @@ static int make_slots(struct engine *e, struct lathe_error *err)
     e->ranking.capacity = e->ranking.preempt_capacity = n;
     e->ranking.requests = zeroed(n, sizeof *e->ranking.requests);
     e->ranking.preempt = zeroed(n, sizeof *e->ranking.preempt);
-    e->probes = zeroed(e->params.probe_count, sizeof *e->probes);
     if (!e->slots || !e->piece_slab || !e->live || !e->free_slots || !e->tried || !e->names || !e->entries || !e->plan.entries ||
-        !e->ranking.requests || !e->ranking.preempt || !e->probes)
+        !e->ranking.requests || !e->ranking.preempt)
         return lathe_fail(err, LATHE_ENOMEM, "no memory for %u requests of %u tokens; lower max_requests or "
                           "context_tokens", n, e->params.context_tokens);
 
@@ -126,35 +132,44 @@ static int make_slots(struct engine *e, struct lathe_error *err)
 
 /* ── Stages ─────────────────────────────────────────────────────────────────────────── */
 
-/* Bits of layers and heads that the model doesn't have are cleared; a probe of nothing is
- * an error, and so is a format that this model can't serve. */
-static int check_probes(struct engine *e, struct lathe_error *err)
+/* A kvcache's wishes against what the model can do. */
+static int check_geometry(const struct engine *e, const struct lathe_kv_demand *demand, struct lathe_error *err)
 {
-    const struct lathe_model_info *info = &e->model_info;
-    for (uint32_t i = 0; i < e->params.probe_count; i++) {
-        struct lathe_probe *p = &e->probes[i];
-        *p = e->params.probes[i];
-        if (info->layers > LATHE_PROBE_MAX_LAYERS || info->heads > LATHE_PROBE_MAX_HEADS)
-            return lathe_fail(err, LATHE_EUNSUPPORTED, "the model has %u layers and %u heads, a probe can name %d and %d",
-                              info->layers, info->heads, LATHE_PROBE_MAX_LAYERS, LATHE_PROBE_MAX_HEADS);
-        for (uint32_t bit = 0; bit < LATHE_PROBE_MAX_LAYERS; bit++) {
-            if (bit >= info->layers)
-                p->layers[bit / 64] &= ~(1ull << bit % 64);
-            if (bit >= info->heads)
-                p->heads[bit / 64] &= ~(1ull << bit % 64);
-        }
-        if (p->format < LATHE_PROBE_SUMMARY || p->format > LATHE_PROBE_FULL ||
-            !(info->probe_formats >> p->format & 1))
-            return lathe_fail(err, LATHE_EUNSUPPORTED, "model/%s has no attention to show in format %u",
-                              e->params.parts.model->plugin->name, p->format);
-        if (lathe_probe_count(p->layers) == 0 || lathe_probe_count(p->heads) == 0)
-            return lathe_fail(err, LATHE_ERANGE, "the probe names no layer or head that the model has (%u layers, %u heads)",
-                              info->layers, info->heads);
-        if (p->every == 0 || (p->format == LATHE_PROBE_TOP && (p->top_k == 0 || p->top_k > 1024)) ||
-            p->first_position < 0)
-            return lathe_fail(err, LATHE_EINVAL, "a probe wants every ≥ 1, first position ≥ 0 and top_k 1 … 1024");
-    }
+    const struct lathe_kv_geometry *g = &e->geometry;
+    const char *kvcache = e->params.parts.kvcache->plugin->name, *model = e->params.parts.model->plugin->name;
+    if (g->block_tokens == 0 || g->blocks == 0)
+        return lathe_fail(err, LATHE_EINTERNAL, "kvcache/%s laid out %u blocks of %u tokens", kvcache, g->blocks,
+                          g->block_tokens);
+    if (demand->kv_dtypes && (g->kv_dtype < 0 || g->kv_dtype > 31 || !(demand->kv_dtypes >> g->kv_dtype & 1)))
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "model/%s can't keep keys and values as %s; choose another dtype", model,
+                          lathe_dtype_name(g->kv_dtype));
+    if (g->kv_scope < LATHE_KV_REQUEST || g->kv_scope > LATHE_KV_HEAD ||
+        (g->kv_scope != LATHE_KV_REQUEST && (demand->layers == 0 || demand->kv_heads == 0)))
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "kvcache/%s keeps positions by scope %d, which model/%s (%u layers of %u KV "
+                          "heads) hasn't", kvcache, g->kv_scope, model, demand->layers, demand->kv_heads);
+    if ((g->kv_flags & LATHE_KV_KEYS_UNROTATED || g->cache_positions) && !demand->unrotated)
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "kvcache/%s counts positions in the cache, but model/%s can't rotate keys "
+                          "when it reads them; use original positions", kvcache, model);
+    if (g->cache_positions && !(g->kv_flags & LATHE_KV_KEYS_UNROTATED))
+        return lathe_fail(err, LATHE_EINTERNAL, "kvcache/%s wants cache positions without keys unrotated", kvcache);
+    if (g->wants_mass && (!demand->key_mass || !e->kv->observe))
+        return lathe_fail(err, demand->key_mass ? LATHE_EINTERNAL : LATHE_EUNSUPPORTED,
+                          "kvcache/%s chooses by what heads look at, but %s%s %s", kvcache, demand->key_mass ? "its table" : "model/",
+                          demand->key_mass ? "" : model, demand->key_mass ? "has no `observe`" : "can't tell keys' masses");
     return LATHE_OK;
+}
+
+/* Room for kept positions and masses, of each set. Without shared blocks a step's keys are no more than the pool holds;
+ * with them they may be, and engine_fit.c cuts the step. */
+static void size_rooms(struct engine *e)
+{
+    const struct lathe_kv_geometry *g = &e->geometry;
+    uint64_t pool = (uint64_t)g->blocks * g->block_tokens;
+    uint64_t most = (uint64_t)e->params.batch_requests * e->params.context_tokens;
+    pool = pool < most ? pool : most;
+    e->kv_sets = lathe_kv_sets(g->kv_scope, e->model_info.layers, e->model_info.kv_heads);
+    e->kept_room = e->kv->kept && !e->by_length ? pool * e->kv_sets : 0;
+    e->mass_room = g->wants_mass ? (pool + e->params.batch_tokens) * e->kv_sets : 0;
 }
 
 static int bind_model(struct engine *e, struct lathe_error *err)
@@ -166,15 +181,20 @@ static int bind_model(struct engine *e, struct lathe_error *err)
         .context_tokens = p->context_tokens,
         .kv_bytes_per_token = e->model_info.kv_bytes_per_token,
         .memory_bytes = p->kv_memory_bytes,
+        .layers = e->model_info.layers,
+        .kv_heads = e->model_info.kv_heads,
+        .head_width = e->model_info.head_width,
+        .kv_dtypes = e->model_info.kv_dtypes,
+        .key_mass = e->tells_mass,
+        .unrotated = e->model_info.kv_dtypes != 0 && !e->by_length, /* a model that says how it keeps keys can turn them when it reads */
     };
-    if (p->kv_dtype == LATHE_F16)
-        demand.kv_bytes_per_token /= 2;
+    e->geometry = (struct lathe_kv_geometry){ .kv_dtype = p->kv_dtype };
     int status = e->kv->layout(e->kv_self, &demand, &e->geometry, err);
+    if (status == LATHE_OK)
+        status = check_geometry(e, &demand, err);
     if (status != LATHE_OK)
         return status;
-    if (e->geometry.block_tokens == 0 || e->geometry.blocks == 0)
-        return lathe_fail(err, LATHE_EINTERNAL, "kvcache/%s laid out %u blocks of %u tokens", p->parts.kvcache->plugin->name,
-                          e->geometry.blocks, e->geometry.block_tokens);
+    size_rooms(e);
 
     /* Swaps of one step move at most every block out and in. */
     size_t ops = (size_t)p->batch_requests * LATHE_KV_OPS_PER_CALL + 2 * (size_t)e->geometry.blocks;
@@ -192,7 +212,9 @@ static int bind_model(struct engine *e, struct lathe_error *err)
         .context_tokens = p->context_tokens,
         .output_rows = p->batch_requests,
         .threads = p->threads,
-        .kv_dtype = p->kv_dtype,
+        .kv_dtype = e->geometry.kv_dtype,
+        .kv_flags = e->geometry.kv_flags,
+        .kv_scope = e->geometry.kv_scope,
         .replica = p->replica,
         .seed = p->seed,
     };
@@ -252,6 +274,7 @@ static void find_abilities(struct engine *e)
     e->tells_time = e->model->get_extension(self, LATHE_MODEL_TIME) != NULL;
     e->by_length = e->model->get_extension(self, LATHE_MODEL_LENGTHS) && e->model->get_extension(self, LATHE_MODEL_PICK);
     e->picks = e->by_length;
+    e->tells_mass = e->model->get_extension(self, LATHE_MODEL_KEY_MASS) != NULL;
 }
 
 static void describe(struct engine *e)
@@ -336,7 +359,7 @@ int engine_open(const struct engine_params *params, struct engine **engine, stru
         goto fail;
     attach(e, e->clock, e->producer);
     if ((status = check_sizes(e, err)) != LATHE_OK || (status = make_slots(e, err)) != LATHE_OK ||
-        (status = check_probes(e, err)) != LATHE_OK || (status = bind_model(e, err)) != LATHE_OK ||
+        (status = probes_open(e, err)) != LATHE_OK || (status = bind_model(e, err)) != LATHE_OK ||
         (status = bind_policies(e, err)) != LATHE_OK || (status = services_add(e, err)) != LATHE_OK ||
         (status = loan_messages(e, err)) != LATHE_OK)
         goto fail;
@@ -378,7 +401,7 @@ void engine_close(struct engine *e)
     host_give(e->plan.entries);
     host_give(e->ranking.requests);
     host_give(e->ranking.preempt);
-    host_give(e->probes);
+    probes_close(e);
     host_give(e);
 }
 

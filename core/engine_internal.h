@@ -8,6 +8,8 @@
  *   engine_step.c     the step loop: begin and finish
  *   engine_memory.c   room in the KV pool: admit, promise, preempt, swap
  *   engine_message.c  a plan into flat messages, and a message's results back
+ *   engine_fit.c      what of a plan the messages and the recorder's ring have room for
+ *   engine_probes.c   probes and interventions: checked once, named by each slice
  *   engine_services.c its services on the bus
  *   engine_local.c    what the local ones answer by name
  *   engine_health.c   a lost worker, and what is left out when in trouble
@@ -60,7 +62,10 @@ struct live {
     uint64_t barred;                /* gave its room to others in that begin, and gets none in it */
     bool own_sampling;              /* `sampling` was asked for, not the sampler's defaults */
     bool want_text;
-    int32_t probe;                  /* 0: none, n: probes[n − 1] */
+    bool teacher;                   /* its answer is given: tokens[] holds it already */
+    uint32_t probes;                /* bit i: probes[i] */
+    uint64_t interventions;         /* bit i: interventions[i] */
+    double nll;                     /* of given tokens so far, nats */
     uint32_t losses;                /* steps of its own that a worker died in */
     uint32_t undecoded;             /* newest tokens whose text is still owed */
     int finish_reason;
@@ -83,9 +88,12 @@ struct step_entry {
     struct live *live;      /* NULL: padding only */
     uint32_t tokens, padding;
     uint32_t first;         /* position of its first row */
+    uint32_t kept;          /* earlier positions that its rows see */
+    const int32_t *positions; /* which, set by set; NULL: all */
     bool prefill;
     bool samples;           /* its last row's logits give a token */
-    bool probed;
+    uint32_t probe, probe_count; /* of the message's; LATHE_NO_PROBE: none */
+    uint64_t interventions; /* of the message's */
 };
 
 struct engine {
@@ -119,7 +127,13 @@ struct engine {
 
     struct lathe_kv_geometry geometry;
     struct lathe_context_params context;
+    uint32_t kv_sets;        /* of kept positions, by the geometry's scope */
+    uint64_t kept_room;      /* numbers of kept[], of all sets, that the message has room for */
+    uint64_t mass_room;      /* floats */
     struct lathe_probe *probes;
+    struct lathe_intervention *interventions;
+    float *intervention_floats;
+    int32_t *intervention_keys;
 
     /* Requests. */
     struct live *slots;
@@ -158,7 +172,7 @@ struct engine {
     uint32_t refused_running;
     struct live **tried;     /* let into the KV cache to be asked about, not planned yet; (max_requests) */
     uint32_t tried_count;
-    bool picks, tells_time, by_length; /* abilities of the model */
+    bool picks, tells_time, by_length, tells_mass; /* abilities of the model */
     double slowness;
     int64_t due_ns;          /* of the forward under way, if it told its time */
     struct lathe_kv_ops ops; /* wait for the next forward */
@@ -198,6 +212,8 @@ extern const char *const request_finish_names[]; /* by enum lathe_finish_reason 
 /* Its row as it is now; finish_ns −1: it goes on. */
 void request_record(struct engine *engine, const struct live *live, int64_t finish_ns);
 void request_record_prompt(struct engine *engine, const struct live *live);
+/* Of an answer that was given: the score `nll`. */
+void request_record_likelihood(struct engine *engine, const struct live *live);
 
 /* engine_request.c */
 struct live *engine_find(const struct engine *engine, uint64_t id);
@@ -261,9 +277,27 @@ void health_lost(struct engine *engine, const char *why, int64_t now_ns);
 /* Degrades or restores; refuses a waiting prompt if it must. */
 void health_judge(struct engine *engine, int64_t now_ns);
 
+/* engine_probes.c */
+/* Copies the parameters' probes and interventions; what the model can't do is an error. */
+int probes_open(struct engine *engine, struct lathe_error *err);
+void probes_close(struct engine *engine);
+/* Bytes of the forward's message that probes and interventions may take. */
+size_t probes_message_bytes(const struct engine *engine);
+/* Those that the step's entries name, appended to the message; the entries then say which. */
+int probes_lay_out(struct engine *engine, struct lathe_error *err);
+static inline uint32_t probes_of(const struct engine *e, const struct live *live)
+{
+    return live && !e->degraded ? live->probes : 0;
+}
+
+/* engine_fit.c */
+/* Cut entries so that this step fits: kept positions and masses their room in the messages, attention records the
+ * recorder's ring. What is cut goes on in the next step. */
+void fit_plan(struct engine *engine);
+/* The earlier positions that a request's next rows see: how many, and which (NULL: all). */
+uint32_t fit_kept(const struct engine *engine, const struct live *live, const int32_t **positions);
+
 /* engine_message.c */
-/* Cut entries so that this step's attention records fit the recorder's ring. */
-void message_fit_probes(struct engine *engine);
 int message_build_forward(struct engine *engine, struct lathe_error *err);
 /* The forward's attention records are the recorder's, or none are. */
 void message_commit_attention(struct engine *engine, bool keep);
@@ -271,6 +305,8 @@ void message_commit_attention(struct engine *engine, bool keep);
 int message_sample(struct engine *engine, struct lathe_error *err);
 /* Or, of a model that picks: are there as many picked as were asked for? */
 int message_check_picked(const struct engine *engine, struct lathe_error *err);
+/* The kvcache is told what each entry's rows looked at. */
+int message_observe(struct engine *engine, struct lathe_error *err);
 /* The token of output row `row`, in the order of the entries that sample. */
 static inline struct lathe_sampled message_sampled(const struct engine *e, uint32_t row)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Room in the KV pool. Memory pressure has one path: batching asks can_reserve, the
  * kvcache evicts within its policy, and when a running request still gets no room the
- * scheduler names a victim, which the engine swaps out or lets recompute.
+ * scheduler names a victim, which the engine swaps out or lets recompute. A kvcache may say that
+ * nobody makes room: then the request that lacks it ends, with a sentence.
  *
  * A victim gets nothing in the step that it lost its place in, whatever the ranking says: those
  * who run use the room at least once. Otherwise a policy that names last whom it ranks first would
@@ -126,6 +127,16 @@ bool memory_make_room(struct engine *e, int64_t now_ns)
     struct live *needy = needy_request(e);
     if (!needy)
         return false;
+
+    if (e->kv->preempt_choice && e->kv->preempt_choice(e->kv_self, &needy->req) == LATHE_KV_REFUSE) {
+        char why[ERROR_BYTES];
+        snprintf(why, sizeof why,
+                 "out of KV blocks: the pool's %u blocks of %u tokens are taken, and kvcache/%s refuses who needs more "
+                 "instead of preempting others; give it more memory or let it preempt",
+                 e->geometry.blocks, e->geometry.block_tokens, e->params.parts.kvcache->plugin->name);
+        request_finish(e, needy, LATHE_FINISH_ERROR, why, now_ns);
+        return true;
+    }
 
     const struct lathe_request *named = e->scheduler->victim(e->scheduler_self, &e->view, &needy->req);
     struct live *victim = named ? live_of(e, named) : NULL;

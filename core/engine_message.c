@@ -7,79 +7,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const struct lathe_probe *probe_of(const struct engine *e, const struct live *live)
-{
-    return live && live->probe && !e->degraded ? &e->probes[live->probe - 1] : NULL;
-}
-
-/* Bytes of the attention records of rows first … first + tokens − 1. */
-static size_t probed_bytes(const struct lathe_probe *probe, uint32_t first, uint32_t tokens)
-{
-    size_t bytes = 0;
-    for (uint32_t i = 0; i < tokens; i++)
-        if (lathe_probe_wants(probe, (int32_t)(first + i)))
-            bytes += lathe_attention_row_bytes(probe, first + i + 1);
-    return bytes;
-}
-
-/* How many of the rows fit into `room` bytes. */
-static uint32_t rows_that_fit(const struct lathe_probe *probe, uint32_t first, uint32_t tokens, size_t room)
-{
-    for (uint32_t i = 0; i < tokens; i++) {
-        if (!lathe_probe_wants(probe, (int32_t)(first + i)))
-            continue;
-        size_t bytes = lathe_attention_row_bytes(probe, first + i + 1);
-        if (bytes > room)
-            return i;
-        room -= bytes;
-    }
-    return tokens;
-}
-
-static void refuse_probe(struct engine *e, struct live *live, size_t bytes, size_t room)
-{
-    struct record_event event = { .time_ns = e->row.start_ns, .correlation_id = (int64_t)live->req.correlation };
-    memcpy(event.level, "warn", 5);
-    snprintf(event.message, sizeof event.message,
-             "request %" PRIu64 ": one token's attention takes %zu bytes, the recorder's bulk ring holds %zu; its probe was "
-             "switched off: probe fewer layers or heads, or give the recorder a larger ring",
-             live->req.id, bytes, room);
-    record_event(e->producer, &event);
-    live->probe = 0;
-}
-
-/* A long prefill under a `full` probe can be larger than the ring: it is then cut, and
- * goes on in the next step. */
-void message_fit_probes(struct engine *e)
-{
-    size_t room = e->probes && e->producer ? record_attention_capacity(e->producer) : 0, left = room;
-    uint32_t kept = 0;
-
-    e->attention_room = 0;
-    for (uint32_t i = 0; i < e->plan.count; i++) {
-        struct lathe_plan_entry *planned = &e->plan.entries[i];
-        struct live *live = planned->request ? live_of(e, planned->request) : NULL;
-        const struct lathe_probe *probe = probe_of(e, live);
-        if (probe && e->producer) {
-            uint32_t first = live->req.computed_tokens;
-            uint32_t fit = rows_that_fit(probe, first, planned->tokens, left);
-            if (fit == 0 && left == room) {
-                refuse_probe(e, live, lathe_attention_row_bytes(probe, first + 1), room);
-            } else if (fit == 0) {
-                live->planned = 0; /* the ring is full for this step: its turn is the next */
-                continue;
-            } else {
-                planned->tokens = fit;
-                size_t bytes = probed_bytes(probe, first, fit);
-                left -= bytes;
-                e->attention_room += bytes;
-            }
-        }
-        e->plan.entries[kept++] = *planned;
-    }
-    e->plan.count = kept;
-}
-
 static int full(struct lathe_error *err)
 {
     return lathe_fail(err, LATHE_EINTERNAL, "a step is larger than the message that was sized for it");
@@ -105,7 +32,6 @@ static int build_by_length(struct engine *e, struct lathe_error *err)
         struct step_entry *entry = &e->entries[i];
         if (entry->live) {
             entry->samples = entry->tokens == lathe_request_pending(&entry->live->req);
-            entry->probed = false;
             slice[slices++] = (struct lathe_slice){ .request = entry->live->req.id,
                                                     .flags = entry->samples ? LATHE_SLICE_LOGITS : 0,
                                                     .first_position = (int32_t)entry->first,
@@ -125,6 +51,13 @@ static int build_by_length(struct engine *e, struct lathe_error *err)
     return LATHE_OK;
 }
 
+/* What an entry's rows see of what was before them; how many numbers of kept[] that takes. */
+static uint64_t find_kept(const struct engine *e, struct step_entry *entry)
+{
+    entry->kept = fit_kept(e, entry->live, &entry->positions);
+    return entry->positions ? (uint64_t)entry->kept * e->kv_sets : 0;
+}
+
 int message_build_forward(struct engine *e, struct lathe_error *err)
 {
     if (e->by_length)
@@ -132,9 +65,10 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
     struct lathe_forward_in *in = e->forward_in;
     struct lathe_forward_out *out = e->forward_out;
     uint32_t slices = 0, tokens = 0, blocks = 0, outputs = 0;
+    uint64_t kept = 0;
 
     for (uint32_t i = 0; i < e->entry_count; i++) {
-        const struct step_entry *entry = &e->entries[i];
+        struct step_entry *entry = &e->entries[i];
         tokens += entry->tokens + entry->padding;
         slices += (entry->live != NULL) + (entry->padding > 0);
         if (entry->live) {
@@ -142,6 +76,7 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
             uint32_t count;
             e->kv->table(e->kv_self, &entry->live->req, &table, &count);
             blocks += count;
+            kept += find_kept(e, &e->entries[i]);
         }
     }
 
@@ -156,16 +91,17 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
     int32_t *token = lathe_message_add(&in->head, &in->tokens, tokens, sizeof *token);
     int32_t *block = lathe_message_add(&in->head, &in->blocks, blocks, sizeof *block);
     uint32_t *output = lathe_message_add(&in->head, &in->outputs, slices, sizeof *output);
-    struct lathe_probe *probe =
-        lathe_message_add(&in->head, &in->probes, e->params.probe_count, sizeof *probe);
-    in->kept = (struct lathe_span){ 0 };
-    if (!op || !slice || !token || !block || !output || !probe)
+    int32_t *seen = lathe_message_add(&in->head, &in->kept, kept, sizeof *seen);
+    if (!op || !slice || !token || !block || !output || !seen)
         return full(err);
+    int status = probes_lay_out(e, err);
+    if (status != LATHE_OK)
+        return status;
     memcpy(op, e->ops.ops, e->ops.count * sizeof *op);
-    if (e->params.probe_count)
-        memcpy(probe, e->probes, e->params.probe_count * sizeof *probe);
 
-    uint32_t token_at = 0, block_at = 0;
+    uint32_t token_at = 0, block_at = 0, kept_at = 0;
+    const uint32_t every_slice = (e->geometry.cache_positions ? LATHE_SLICE_CACHE_POSITIONS : 0u) |
+                                 (e->geometry.wants_mass ? LATHE_SLICE_KEY_MASS : 0u);
     for (uint32_t i = 0; i < e->entry_count; i++) {
         struct step_entry *entry = &e->entries[i];
         if (entry->live) {
@@ -174,10 +110,9 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
             uint32_t count;
             e->kv->table(e->kv_self, req, &table, &count);
             entry->samples = entry->tokens == lathe_request_pending(req);
-            entry->probed = e->attention_room && probe_of(e, entry->live);
             *slice = (struct lathe_slice){
                 .request = req->id,
-                .flags = entry->samples ? LATHE_SLICE_LOGITS : 0,
+                .flags = (entry->samples ? LATHE_SLICE_LOGITS : 0u) | every_slice,
                 .first_position = (int32_t)entry->first,
                 .token_first = token_at,
                 .token_count = entry->tokens,
@@ -185,9 +120,18 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
                 .block_count = count,
                 .output_first = outputs,
                 .output_count = entry->samples,
-                .probe = entry->probed ? (uint32_t)entry->live->probe - 1 : LATHE_NO_PROBE,
+                .probe = entry->probe,
                 .adapter = -1,
+                .probe_count = entry->probe_count,
+                .interventions = entry->interventions,
             };
+            if (entry->positions) {
+                size_t numbers = (size_t)entry->kept * e->kv_sets;
+                slice->kept_first = kept_at;
+                slice->kept_count = entry->kept;
+                memcpy(seen + kept_at, entry->positions, numbers * sizeof *seen);
+                kept_at += (uint32_t)numbers;
+            }
             if (entry->samples)
                 output[outputs++] = entry->tokens - 1;
             memcpy(token + token_at, req->tokens + entry->first, entry->tokens * sizeof *token);
@@ -210,6 +154,8 @@ int message_build_forward(struct engine *e, struct lathe_error *err)
     out->logits_rows = out->hidden_rows = out->attention_bytes = 0;
     out->picked = (struct lathe_span){ 0 };
     out->duration_ns = 0;
+    out->mass_bytes = 0;
+    out->masses.bytes = e->mass_room * sizeof(float);
     e->attention = e->attention_room ? record_attention_reserve(e->producer, e->attention_room) : NULL;
     if (e->attention) {
         char *room = e->attention_loan ? (char *)(e->attention_loan + 1) : e->attention;
@@ -230,6 +176,29 @@ void message_commit_attention(struct engine *e, bool keep)
     if (bytes && e->attention_loan)
         memcpy(e->attention, e->attention_loan + 1, bytes);
     record_attention_commit(e->producer, bytes, (int64_t)e->step);
+}
+
+int message_observe(struct engine *e, struct lathe_error *err)
+{
+    const struct lathe_forward_out *out = e->forward_out;
+    uint64_t wanted = 0;
+    if (!e->geometry.wants_mass)
+        return LATHE_OK;
+    for (uint32_t i = 0; i < e->entry_count; i++)
+        if (e->entries[i].live)
+            wanted += ((uint64_t)e->entries[i].kept + e->entries[i].tokens) * e->kv_sets * sizeof(float);
+    if (out->mass_bytes != wanted)
+        return lathe_fail(err, LATHE_EINTERNAL, "model/%s gave %" PRIu64 " bytes of keys' masses, %" PRIu64 " were asked for",
+                          e->params.parts.model->plugin->name, out->mass_bytes, wanted);
+    const float *mass = LATHE_REGION(const float, out, out->masses);
+    for (uint32_t i = 0; i < e->entry_count; i++) {
+        const struct step_entry *entry = &e->entries[i];
+        if (!entry->live)
+            continue;
+        e->kv->observe(e->kv_self, &entry->live->req, mass, entry->kept + entry->tokens);
+        mass += (size_t)(entry->kept + entry->tokens) * e->kv_sets;
+    }
+    return LATHE_OK;
 }
 
 int message_check_picked(const struct engine *e, struct lathe_error *err)
@@ -285,6 +254,8 @@ int message_sample(struct engine *e, struct lathe_error *err)
             .prompt_count = live->req.prompt_tokens,
             .banned_count = live->ignore_eos ? e->tokenizer_info.stop_count : 0,
             .sampling = live->sampling,
+            .is_forced = live->teacher,
+            .forced = live->teacher ? live->tokens[live->req.prompt_tokens + live->req.output_tokens] : 0,
         };
         rows++;
     }

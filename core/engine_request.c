@@ -175,6 +175,8 @@ static void leave(struct engine *e, struct live *live, int reason, int64_t now_n
     e->stats.finished++;
     e->stats.failed += reason == LATHE_FINISH_ERROR;
     request_record(e, live, now_ns);
+    if (live->teacher)
+        request_record_likelihood(e, live);
     tell_end(e, live, now_ns);
 }
 
@@ -217,8 +219,19 @@ void request_token(struct engine *e, struct live *live, struct lathe_sampled sam
     const char *text;
     size_t bytes;
 
-    if (r->tokens)
+    if (live->teacher) {
+        int32_t given = live->tokens[r->prompt_tokens + r->output_tokens];
+        if (sampled.token != given) {
+            char why[ERROR_BYTES];
+            snprintf(why, sizeof why, "sampler/%s chose token %d although token %d was given: use one that takes given tokens",
+                     e->params.parts.sampler->plugin->name, sampled.token, given);
+            request_finish(e, live, LATHE_FINISH_ERROR, why, now_ns);
+            return;
+        }
+        live->nll -= (double)sampled.logprob;
+    } else if (r->tokens) {
         live->tokens[r->prompt_tokens + r->output_tokens] = sampled.token;
+    }
     r->output_tokens++;
     e->pending_tokens++;
     e->stats.output_tokens++;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a request leaves in the database: its row and its prompt. */
+/* What a request leaves in the database: its row, its prompt, and how likely a given answer was. */
 #include "engine_internal.h"
 
 #include <inttypes.h>
@@ -71,6 +71,15 @@ void request_record_prompt(struct engine *e, const struct live *live)
         memcpy(row.kind, "prompt", 7);
         record_token(e->producer, &row);
     }
+}
+
+void request_record_likelihood(struct engine *e, const struct live *live)
+{
+    struct record_score row = { .request_id = (int64_t)live->req.id, .value = live->nll, .n = live->req.output_tokens };
+    if (live->req.output_tokens == 0)
+        return;
+    memcpy(row.name, "nll", 4);
+    record_score(e->producer, &row);
 }
 
 void engine_record_refusal(struct engine *e, const struct engine_submit *submit)

@@ -288,7 +288,7 @@ int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns
             *until_ns = e->next_deadline_ns;
         return LATHE_OK;
     }
-    message_fit_probes(e);
+    fit_plan(e);
     int64_t scheduled = clock_now(e->clock);
     row->schedule_ns = scheduled - now_ns;
 
@@ -343,15 +343,60 @@ int64_t engine_due(const struct engine *e)
     return e->started && e->forwarded ? e->due_ns : INT64_MAX;
 }
 
+/* How the KV pool is used, as a row. */
+static void record_usage(struct engine *e, const struct lathe_kv_usage *usage, int64_t now_ns)
+{
+    struct record_kv_usage row = {
+        .step_id = (int64_t)e->step,
+        .replica = e->params.replica,
+        .time_ns = now_ns,
+        .blocks_total = usage->blocks_total,
+        .blocks_used = usage->blocks_used,
+        .blocks_cached = usage->blocks_cached,
+        .blocks_shared = usage->blocks_shared,
+        .reserved_tokens = (int64_t)usage->reserved_tokens,
+        .filled_tokens = (int64_t)usage->filled_tokens,
+        .evicted_blocks = (int64_t)usage->evicted_blocks,
+        .evicted_tokens = (int64_t)usage->evicted_tokens,
+        .hit_tokens = (int64_t)usage->hit_tokens,
+        .looked_up_tokens = (int64_t)usage->looked_up_tokens,
+    };
+    record_kv_usage(e->producer, &row);
+}
+
+/* Keys that the entry's last row looks at: those are what attention's time grows with. */
+static int64_t keys_of(const struct engine *e, const struct step_entry *entry)
+{
+    return (int64_t)(e->by_length ? entry->first : entry->kept) + entry->tokens;
+}
+
+/* Blocks of it that hold something which may still be looked at. */
+static int64_t blocks_of(struct engine *e, const struct step_entry *entry)
+{
+    const int32_t *table;
+    uint32_t count, held = 0, whole = (entry->first + entry->tokens + e->geometry.block_tokens - 1) / e->geometry.block_tokens;
+    if (e->by_length || !entry->positions)
+        return whole;
+    e->kv->table(e->kv_self, &entry->live->req, &table, &count);
+    for (uint32_t i = 0; i < count && i < whole; i++)
+        held += table[i] >= 0;
+    return held;
+}
+
 /* The step's own row, and one for each request in it. */
 static void record_rows(struct engine *e, int64_t end_ns)
 {
     struct record_step *row = &e->row;
     struct lathe_kv_usage usage;
 
-    if (!e->producer || e->params.rows > ENGINE_ROWS_STEPS)
+    bool of_kv = e->params.kv_every && e->begun % e->params.kv_every == 0;
+    if (!e->producer || (!of_kv && e->params.rows > ENGINE_ROWS_STEPS))
         return;
     e->kv->usage(e->kv_self, &usage);
+    if (of_kv)
+        record_usage(e, &usage, end_ns);
+    if (e->params.rows > ENGINE_ROWS_STEPS)
+        return;
     row->id = (int64_t)e->step;
     row->replica = e->params.replica;
     row->end_ns = end_ns;
@@ -370,10 +415,10 @@ static void record_rows(struct engine *e, int64_t end_ns)
         if (entry->prefill) {
             row->prefill_tokens += entry->tokens;
             row->prefill_token_context +=
-                (int64_t)entry->tokens * entry->first + (int64_t)entry->tokens * (entry->tokens - 1) / 2;
+                (int64_t)entry->tokens * (keys_of(e, entry) - entry->tokens) + (int64_t)entry->tokens * (entry->tokens - 1) / 2;
         } else {
             row->decode_tokens += entry->tokens;
-            row->decode_context_tokens += entry->first + entry->tokens;
+            row->decode_context_tokens += keys_of(e, entry);
         }
         if (e->params.rows > ENGINE_ROWS_STEP_REQUESTS)
             continue;
@@ -382,8 +427,8 @@ static void record_rows(struct engine *e, int64_t end_ns)
             .request_id = (int64_t)entry->live->req.id,
             .first_position = entry->first,
             .tokens = entry->tokens,
-            .context = (int64_t)entry->first + entry->tokens,
-            .kv_blocks = (entry->first + entry->tokens + e->geometry.block_tokens - 1) / e->geometry.block_tokens,
+            .context = keys_of(e, entry),
+            .kv_blocks = blocks_of(e, entry),
         };
         memcpy(request.phase, entry->prefill ? "prefill" : "decode", entry->prefill ? 8 : 7);
         record_step_request(e->producer, &request);
@@ -434,6 +479,9 @@ int engine_finish(struct engine *e, int64_t at_ns, struct lathe_error *err)
 
     if (status == LATHE_OK) {
         e->unavailable = false;
+        status = message_observe(e, why);
+    }
+    if (status == LATHE_OK) {
         for (uint32_t i = 0; i < e->entry_count; i++) {
             struct step_entry *entry = &e->entries[i];
             if (!entry->live)

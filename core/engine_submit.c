@@ -149,6 +149,27 @@ static int output_length(struct engine *e, const struct engine_submit *submit, s
     return LATHE_OK;
 }
 
+/* An answer that is given (teacher forcing) waits in the slot's tokens, where it will come out. */
+static int given_tokens(struct engine *e, const struct engine_submit *submit, struct live *live, struct lathe_error *err)
+{
+    live->teacher = submit->forced_tokens != NULL;
+    if (!live->teacher)
+        return LATHE_OK;
+    if (e->picks || !live->req.tokens)
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "model/%s picks its tokens itself: an answer can be given to a model with "
+                          "logits only", e->params.parts.model->plugin->name);
+    if (live->forced == 0)
+        return lathe_fail(err, LATHE_EINVAL, "the answer that is given is empty; give at least one token");
+    for (uint32_t i = 0; i < live->forced; i++) {
+        int32_t token = submit->forced_tokens[i];
+        if (token < 0 || (uint32_t)token >= e->model_info.vocab_tokens)
+            return lathe_fail(err, LATHE_ERANGE, "token id %d of the answer is outside the model's vocabulary of %u", token,
+                              e->model_info.vocab_tokens);
+        live->tokens[live->req.prompt_tokens + i] = token;
+    }
+    return LATHE_OK;
+}
+
 static void name_request(struct engine *e, const struct engine_submit *submit, struct live *live, uint64_t id)
 {
     if (submit->correlation_id && *submit->correlation_id) {
@@ -172,9 +193,12 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
     if (!live)
         return lathe_fail(err, LATHE_EFULL, "%u requests are live, the engine was opened for no more",
                           e->params.max_requests);
-    if (submit->probes >> e->params.probe_count)
+    if ((uint64_t)submit->probes >> e->params.probe_count)
         return lathe_fail(err, LATHE_EINVAL, "probes %#x were asked for, the engine has %u", submit->probes,
                           e->params.probe_count);
+    if (e->params.intervention_count < LATHE_MAX_INTERVENTIONS && submit->interventions >> e->params.intervention_count)
+        return lathe_fail(err, LATHE_EINVAL, "interventions %#" PRIx64 " were asked for, the engine has %u",
+                          submit->interventions, e->params.intervention_count);
     if (submit->stop_id_count > MAX_STOP_IDS)
         return lathe_fail(err, LATHE_EINVAL, "%u stop ids were given, at most %d are taken", submit->stop_id_count,
                           MAX_STOP_IDS);
@@ -211,7 +235,7 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
         return status;
     name_request(e, submit, live, next);
     if ((status = prompt_tokens(e, submit, live, err)) != LATHE_OK ||
-        (status = output_length(e, submit, live, err)) != LATHE_OK)
+        (status = output_length(e, submit, live, err)) != LATHE_OK || (status = given_tokens(e, submit, live, err)) != LATHE_OK)
         return status;
 
     live->prompt_sha256[0] = '\0';
@@ -221,7 +245,9 @@ static int submit_checked(struct engine *e, const struct engine_submit *submit, 
     live->carried = submit->carried_tokens < live->req.prompt_tokens ? submit->carried_tokens : 0;
     live->req.computed_tokens = live->carried; /* so policies plan what is left, from the first */
     live->unread = submit->unread != 0;
-    live->probe = submit->probes ? __builtin_ctz(submit->probes) + 1 : 0;
+    live->probes = submit->probes;
+    live->interventions = submit->interventions;
+    live->nll = 0.0;
     live->want_text = submit->want_text && !submit->unread && live->req.tokens;
     live->turn = submit->turn;
     live->stop_id_count = submit->stop_id_count;

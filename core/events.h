@@ -28,7 +28,8 @@
     X(score, "", RECORD_SCORE)                                  \
     X(metric, "", RECORD_METRIC)                                \
     X(event, "", RECORD_EVENT)                                  \
-    X(service_event, "", RECORD_SERVICE_EVENT)
+    X(service_event, "", RECORD_SERVICE_EVENT)                  \
+    X(kv_usage, "", RECORD_KV_USAGE)
 
 #define RECORD_REQUEST(I, N, R, T, L)                                                      \
     I(id) T(class) T(tenant) N(session) N(turn) I(priority) T(model) I(replica)            \
@@ -62,6 +63,11 @@
 #define RECORD_EVENT(I, N, R, T, L) I(time_ns) T(level) N(correlation_id) L(message) L(fields)
 
 #define RECORD_SERVICE_EVENT(I, N, R, T, L) I(time_ns) T(service) I(worker) T(what) L(detail)
+
+#define RECORD_KV_USAGE(I, N, R, T, L)                                                     \
+    I(step_id) I(replica) I(time_ns) I(blocks_total) I(blocks_used) I(blocks_cached)       \
+    I(blocks_shared) I(reserved_tokens) I(filled_tokens) I(evicted_blocks)                 \
+    I(evicted_tokens) I(hit_tokens) I(looked_up_tokens)
 
 /* struct record_step { int64_t id; … } and so on. T holds 64 hexadecimal digits; short words are cheap
  * because the ring carries texts cut to their length. */

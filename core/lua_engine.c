@@ -137,7 +137,8 @@ static int engine_post(lua_State *L)
     lua_settop(L, 2);
     lua_getiuservalue(L, 1, JOB_VALUE); /* index 3 */
     lua_check_request(L, 2, 3, job, 0, &submit);
-    submit.probes &= (1u << job->probe_count) - 1;
+    submit.probes &= lua_all_probes(job);
+    submit.interventions &= lua_all_interventions(job);
     if (submit.deadline_ns) /* counted from now */
         submit.deadline_ns += clock_now(&job->clock) - submit.planned_ns;
     submit.planned_ns = -1;

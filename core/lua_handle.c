@@ -6,30 +6,20 @@
  *     r.summary                  of a run on a virtual clock: { requests, response = { mean, p50, … }, … }, without SQL
  *     r:percentile("ttft", 0.99) likewise, in seconds
  *     r:outputs() → { { text = …, tokens = { … }, finish_reason = … }, … }, as the workload lists them
+ *     r:perplexity()   r:activations { … }   r:write_npy(path, { … }): lua_activations.c
  *     r.resumed   true: an earlier run with the same key (its outputs stayed with the process that made them)
  *     lathe.sql "results/x.db":query "select …"
  *
  * Connections only read, and are opened when first asked. `:run` is the handle's run; other
  * parameters are bound in order, or by name from a table. NULL is an absent field; the
  * columns' order stands in the result's field `columns`. */
-#include "lua_internal.h"
+#include "lua_handle.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "sqlite_extension.h"
-
-struct lua_handle {
-    bool open, recorded, resumed;
-    int64_t run; /* 0: lathe.sql, or nothing was recorded */
-    double elapsed_s, wall_s;
-    struct figures *figures; /* NULL: the clock was real */
-    sqlite3 *connection;
-    struct planned_request *requests;
-    size_t count;
-    char label[160], path[4096];
-};
 
 static int handle_close(lua_State *L)
 {
@@ -50,7 +40,7 @@ static int handle_close(lua_State *L)
     return 0;
 }
 
-static struct lua_handle *check_handle(lua_State *L, const char *what)
+struct lua_handle *lua_check_handle(lua_State *L, const char *what)
 {
     char text[128];
     struct lua_handle *handle = luaL_testudata(L, 1, LUA_LATHE_RUN);
@@ -64,10 +54,19 @@ static struct lua_handle *check_handle(lua_State *L, const char *what)
     return handle;
 }
 
+int64_t lua_handle_request(lua_State *L, const struct lua_handle *handle, const char *what, lua_Integer number)
+{
+    if (number < 1 || (handle->count && number > (lua_Integer)handle->count))
+        lua_fail(L, "%s: this run's requests are 1 to %zu, not %lld", what, handle->count, (long long)number);
+    return handle->requests ? (int64_t)handle->requests[number - 1].id : number;
+}
+
 /* ── questions ─────────────────────────────────────────────────────────────────────── */
 
-static void connect(lua_State *L, struct lua_handle *handle)
+void lua_handle_connect(lua_State *L, struct lua_handle *handle, const char *what)
 {
+    if (!handle->recorded)
+        lua_fail(L, "%s: this run recorded nothing (trace = false)", what);
     if (handle->connection)
         return;
     /* Not SQLITE_OPEN_READONLY: such a connection, closed last, leaves the write-ahead log beside the
@@ -197,17 +196,15 @@ static int query_rows(lua_State *L)
 
 static int handle_query(lua_State *L)
 {
-    struct lua_handle *handle = check_handle(L, "query");
+    struct lua_handle *handle = lua_check_handle(L, "query");
     char text[128];
     sqlite3_stmt *statement;
     const char *tail;
     size_t bytes;
     if (lua_type(L, 2) != LUA_TSTRING)
         lua_fail(L, "query: takes SQL, not %s", lua_describe(L, 2, text, sizeof text));
-    if (!handle->recorded)
-        lua_fail(L, "query: this run recorded nothing (trace = false)");
     const char *sql = lua_tolstring(L, 2, &bytes);
-    connect(L, handle);
+    lua_handle_connect(L, handle, "query");
     if (sqlite3_prepare_v2(handle->connection, sql, (int)(bytes < INT32_MAX ? bytes + 1 : INT32_MAX), &statement, &tail))
         lua_fail(L, "query: %s", sqlite3_errmsg(handle->connection));
     if (!statement)
@@ -259,7 +256,7 @@ void lua_push_output(lua_State *L, const struct planned_request *request)
 
 static int handle_outputs(lua_State *L)
 {
-    const struct lua_handle *handle = check_handle(L, "outputs");
+    const struct lua_handle *handle = lua_check_handle(L, "outputs");
     if (handle->resumed)
         lua_fail(L, "outputs: run %lld was done by an earlier process, which kept its texts to itself: ask the table "
                     "token, or run it again without resume", (long long)handle->run);
@@ -344,7 +341,7 @@ static void check_figures(lua_State *L, const struct lua_handle *handle, const c
 
 static int handle_percentile(lua_State *L)
 {
-    const struct lua_handle *handle = check_handle(L, "percentile");
+    const struct lua_handle *handle = lua_check_handle(L, "percentile");
     int which = luaL_checkoption(L, 2, NULL, figure_names);
     double p = luaL_checknumber(L, 3);
     check_figures(L, handle, "percentile");
@@ -359,7 +356,7 @@ static int handle_index(lua_State *L)
 {
     static const char *const names[] = { "id",    "label",   "elapsed_s", "requests", "database",
                                          "query", "outputs", "close",     "summary",  "percentile",
-                                         "resumed" };
+                                         "resumed", "perplexity", "activations", "write_npy" };
     const struct lua_handle *handle = lua_touserdata(L, 1);
     const char *name = luaL_checkstring(L, 2);
     lua_pushvalue(L, 2);
@@ -435,7 +432,7 @@ int lua_handle_earlier(lua_State *L)
     handle->open = handle->recorded = handle->resumed = true;
     snprintf(handle->path, sizeof handle->path, "%s", luaL_checkstring(L, 1));
     handle->run = luaL_checkinteger(L, 2);
-    connect(L, handle);
+    lua_handle_connect(L, handle, "lathe.run");
     describe_earlier(L, handle);
     return 1;
 }
@@ -450,13 +447,15 @@ int lua_sql_open(lua_State *L)
     luaL_setmetatable(L, LUA_LATHE_SQL);
     handle->open = handle->recorded = true;
     snprintf(handle->path, sizeof handle->path, "%s", lua_tostring(L, 1));
-    connect(L, handle);
+    lua_handle_connect(L, handle, "lathe.sql");
     return 1;
 }
 
 static const luaL_Reg run_methods[] = {
     { "query", handle_query }, { "outputs", handle_outputs },
-    { "percentile", handle_percentile }, { "close", handle_close }, { NULL, NULL },
+    { "percentile", handle_percentile }, { "perplexity", lua_handle_perplexity },
+    { "activations", lua_handle_activations }, { "write_npy", lua_handle_write_npy },
+    { "close", handle_close }, { NULL, NULL },
 };
 static const luaL_Reg sql_methods[] = {
     { "query", handle_query }, { "close", handle_close }, { NULL, NULL },

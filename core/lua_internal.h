@@ -15,6 +15,9 @@
  *   lua_run_config.c  what a run was, as JSON
  *   lua_handle.c    what lathe.run returns, and lathe.sql
  *   lua_bus.c       lathe.bus: a bus by itself, to be measured
+ *   lua_probe.c     one probe: format, layers, heads, positions, whose
+ *   lua_intervene.c interventions
+ *   lua_activations.c  what layers did, back from the database
  *   lua_engine.c    lathe.engine: an engine that a script drives itself, scaling, calls by name
  *   lua_health.c    how it fares
  *
@@ -137,6 +140,24 @@ extern const luaL_Reg lua_workload_functions[]; /* of lathe.core */
 /* The open source at `index` (a workload's field `draw`), or an error; the userdata owns it. */
 struct workload *lua_check_drawn(lua_State *L, int index, const char *what);
 void lua_workload_register(lua_State *L);
+
+/* lua_probe.c */
+/* Bits for the array of numbers in field `name`, each below `limit`; all of them if it is absent. */
+void lua_read_mask(lua_State *L, int table, const char *what, const char *name, uint32_t limit, uint64_t mask[4]);
+/* Field positions = { first, last } or { first }: absolute, inclusive; false: absent, and all (0, −1). */
+bool lua_read_positions(lua_State *L, int table, const char *what, int32_t *first, int32_t *last);
+/* Field requests = { 1, 3 } or "all" or absent: is each of the job's requests in it? NULL: all. The memory is pushed. */
+const bool *lua_read_requests(lua_State *L, int table, const char *what, const struct run_job *job);
+/* Adds the probe that the table, or text, at `index` describes, of a format up to `most`. */
+void lua_read_probe(lua_State *L, int index, const char *what, struct run_job *job, uint32_t most);
+/* The bits of all of the job's probes, and of all its interventions. */
+uint32_t lua_all_probes(const struct run_job *job);
+uint64_t lua_all_interventions(const struct run_job *job);
+
+/* lua_intervene.c: what the run changes in the forward; after the workload. nil: nothing. */
+void lua_check_interventions(lua_State *L, int index, struct run_job *job);
+/* Pushes them again as plain Lua, for the configuration: of many values, their sum alone. */
+void lua_push_interventions(lua_State *L, int index);
 
 /* lua_trace.c: what the run records, and whom it probes; after the workload. nil is the default. */
 void lua_check_trace(lua_State *L, int index, struct run_job *job);

@@ -19,7 +19,7 @@
 static const char *const request_fields[] = {
     "prompt",   "prompt_tokens", "tokens", "messages", "special", "bos",     "at",   "max_tokens", "output_tokens",
     "ignore_eos", "predicted", "priority", "class",  "tenant",  "session", "turn", "deadline_s", "slo",
-    "sampling", "weight", "correlation_id", "probe", "stop_ids", NULL,
+    "sampling", "weight", "correlation_id", "probe", "stop_ids", "forced", NULL,
 };
 static const char *const slo_fields[] = { "ttft", "tpot", NULL };
 static const char *const sampling_fields[] = {
@@ -192,6 +192,28 @@ static const char *short_text(lua_State *L, int request, const char *what, const
     return text;
 }
 
+/* forced = { ids }: the answer is given (teacher forcing), and how likely it was is what is asked. */
+static void read_forced(lua_State *L, int request, int job_index, const struct run_job *job, const char *what,
+                        struct engine_submit *submit)
+{
+    size_t count;
+    if (lua_getfield(L, request, "forced") != LUA_TNIL) {
+        if (submit->max_output_tokens || submit->forced_output_tokens)
+            lua_fail(L, "%s: \"forced\" says how many tokens come out: leave out max_tokens and output_tokens", what);
+        if (job->clock_kind == CLOCK_KIND_VIRTUAL)
+            lua_fail(L, "%s: \"forced\" wants a model that computes with tokens, and a real clock", what);
+        submit->forced_tokens = keep_ids(L, job_index, what, "forced", &count);
+        if (count < 1 || count > 1 << 24)
+            lua_fail(L, "%s: \"forced\" should have 1 to %d token ids, but has %zu", what, 1 << 24, count);
+        for (size_t i = 0; i < count; i++)
+            if ((uint32_t)submit->forced_tokens[i] >= job->model->info.vocab_tokens)
+                lua_fail(L, "%s: element %zu of \"forced\" is %d, but this model's tokens are 0 to %u", what, i + 1,
+                         submit->forced_tokens[i], job->model->info.vocab_tokens - 1);
+        submit->forced_output_tokens = (uint32_t)count;
+    }
+    lua_pop(L, 1);
+}
+
 void lua_check_request(lua_State *L, int request, int job_index, const struct run_job *job, size_t number,
                        struct engine_submit *submit)
 {
@@ -207,7 +229,8 @@ void lua_check_request(lua_State *L, int request, int job_index, const struct ru
         submit->add_bos = 1;
         submit->want_text = 1;
         submit->planned_ns = 0;
-        submit->probes = 1;
+        submit->probes = UINT32_MAX;
+        submit->interventions = UINT64_MAX;
         return;
     }
     if (!lua_istable(L, request))
@@ -242,7 +265,10 @@ void lua_check_request(lua_State *L, int request, int job_index, const struct ru
         submit->stop_id_count = (uint32_t)count;
     }
     lua_pop(L, 1);
-    submit->probes = lua_field_boolean(L, request, what, "probe", true); /* lua_trace.c says whether there is one */
+    /* lua_trace.c and lua_intervene.c say which there are */
+    submit->probes = lua_field_boolean(L, request, what, "probe", true) ? UINT32_MAX : 0;
+    submit->interventions = UINT64_MAX;
+    read_forced(L, request, job_index, job, what, submit);
 }
 
 void lua_check_workload(lua_State *L, int index, int job_index, struct run_job *job)

@@ -15,7 +15,7 @@
 static const char *const run_fields[] = {
     "model", "sampler",  "kvcache", "scheduler", "batching", "bus",     "workload", "clock",      "seed",
     "label", "question", "trace",   "engine",    "database", "factors", "sweep",    "seed_index", "workers",
-    "router",  "models", "faults",   "warmup",   "resume",  "disaggregate", NULL,
+    "router",  "models", "faults",   "warmup",   "resume",  "disaggregate", "interventions", NULL,
 };
 static const char *const engine_fields[] = {
     "batch_tokens", "batch_requests", "max_requests", "context_tokens", "kv_memory_mb", "threads", "kv_dtype",
@@ -102,9 +102,9 @@ static void read_engine(lua_State *L, struct run_job *job)
         engine->kv_memory_bytes = (uint64_t)(lua_field_number(L, table, what, "kv_memory_mb", 0.001, 1e7, 0) * 1048576);
         engine->degrade_wait_ns = lua_field_seconds(L, table, what, "degrade_wait_s", 0);
         const char *dtype = lua_field_string(L, table, what, "kv_dtype", "f32");
-        if (strcmp(dtype, "f32") && strcmp(dtype, "f16"))
-            lua_fail(L, "%s: \"kv_dtype\" is \"f32\" or \"f16\", not \"%s\"", what, dtype);
-        engine->kv_dtype = strcmp(dtype, "f16") ? LATHE_F32 : LATHE_F16;
+        if (strcmp(dtype, "f32") && strcmp(dtype, "f16") && strcmp(dtype, "q8_0"))
+            lua_fail(L, "%s: \"kv_dtype\" is \"f32\", \"f16\" or \"q8_0\", not \"%s\"", what, dtype);
+        engine->kv_dtype = !strcmp(dtype, "f16") ? LATHE_F16 : !strcmp(dtype, "q8_0") ? LATHE_Q8_0 : LATHE_F32;
     }
     lua_pop(L, 1);
 }
@@ -434,6 +434,8 @@ struct run_job *lua_job_read(lua_State *L, const char *what, bool with_workload)
     lua_pop(L, 1);
     lua_getfield(L, 1, "trace");
     lua_check_trace(L, lua_gettop(L), job);
+    lua_getfield(L, 1, "interventions");
+    lua_check_interventions(L, lua_gettop(L), job);
     lua_settop(L, job_index);
     read_factors(L, job_index, own);
     read_identity(L, lathe, own);

@@ -78,6 +78,11 @@ void lua_push_configuration(lua_State *L, const struct run_job *job)
         lua_getfield(L, 1, plain[i]);
         lua_setfield(L, -2, plain[i]);
     }
+    if (lua_getfield(L, 1, "interventions") == LUA_TTABLE) {
+        lua_push_interventions(L, lua_gettop(L));
+        lua_setfield(L, -3, "interventions");
+    }
+    lua_pop(L, 1);
     put_models(L, job);
     put_stage(L, "router", &job->stages[LATHE_KIND_ROUTER]);
     lua_newtable(L);

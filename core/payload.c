@@ -106,17 +106,22 @@ const char *payload_expects(const struct payload_field *f, char *text, size_t ca
         for (const struct payload_name *n = f->names; n->name && used < capacity; n++)
             used += (size_t)snprintf(text + used, capacity - used, "%s %s", n > f->names ? "," : "", n->name);
         return text;
-    case PAYLOAD_MASK: return "a list of integers from 0 to 255";
+    case PAYLOAD_MASK:
+        snprintf(text, capacity, "a list of integers from 0 to %u", f->bytes * 8 - 1);
+        return text;
     case PAYLOAD_CHARS:
     case PAYLOAD_TEXT: return "a text";
     case PAYLOAD_JSON: return "a value that JSON can hold";
     case PAYLOAD_ROWS: return "a list of rows of numbers";
-    case PAYLOAD_ATTENTION: return "a list of tables";
+    case PAYLOAD_ATTENTION:
+    case PAYLOAD_MASSES: return "a list of tables";
     case PAYLOAD_STRUCT:
     case PAYLOAD_PLACE: return "a table";
     case PAYLOAD_LIST:
     case PAYLOAD_SPAN:
     case PAYLOAD_RANGE:
+        if (element == PAYLOAD_F32)
+            return "a list of numbers";
         return f->of ? "a list of tables" : integers(f, element, "a list of integers", text, capacity);
     default: return "nothing";
     }

@@ -41,7 +41,8 @@ enum payload_type {
     PAYLOAD_BOOLEAN,   /* u32 or i32: true is 1 */
     PAYLOAD_CHOICE,    /* u32 or i32: one of `names`, as text */
     PAYLOAD_FLAGS,     /* uint32_t: each of `names` is a boolean field beside the others */
-    PAYLOAD_MASK,      /* uint64_t[4]: a list of bit numbers; absent: all that the model has (`link`) */
+    PAYLOAD_MASK,      /* uint64_t or uint64_t[4]: a list of bit numbers; absent: all that the model, or the
+                          message, has (`link`) */
     PAYLOAD_CHARS,     /* char[]: a text */
     PAYLOAD_LIST,      /* an array of `element`, as many as member `link` says */
     PAYLOAD_STRUCT,    /* `of`; without a name its fields stand beside the others */
@@ -52,6 +53,7 @@ enum payload_type {
     PAYLOAD_ROWS,      /* region of float rows, all as wide; in a reply as many as member `link` says */
     PAYLOAD_INTEGERS,  /* region of int32_t, gathered from ranges */
     PAYLOAD_ATTENTION, /* region of attention records; bytes in member `link` */
+    PAYLOAD_MASSES,    /* region of keys' masses; bytes in member `link` */
     /* Of an element, about the message it is in. */
     PAYLOAD_RANGE,     /* two uint32_t, first and count: a list, appended to the message's field `link` */
     PAYLOAD_PLACE,     /* uint32_t: a table, appended to the message's field `link`; absent: UINT32_MAX */
@@ -107,7 +109,7 @@ struct payload_struct {
     int (*finish)(struct payload_parts *parts, void *element, struct lathe_error *err);
 };
 
-enum { PAYLOAD_FIELDS_MAX = 16 }; /* of one struct */
+enum { PAYLOAD_FIELDS_MAX = 20 }; /* of one struct */
 
 /* Regions of a reply, by the index of their field in the reply's struct. */
 struct payload_room {
@@ -228,10 +230,16 @@ int payload_write(const struct payload_call *call, const struct payload_sink *si
 
 /* payload_forward.c: what model.forward needs beyond its description. */
 int payload_finish_slice(struct payload_parts *parts, void *element, struct lathe_error *err);
+int payload_finish_probe(struct payload_parts *parts, void *element, struct lathe_error *err);
 int payload_measure_forward(const struct lathe_message *in, const struct lathe_model_info *model,
                             struct payload_room rooms[PAYLOAD_FIELDS_MAX], struct lathe_error *err);
+/* payload_records.c: what a probe recorded, and keys' masses, as tables. */
 int payload_write_attention(const struct payload_call *call, const unsigned char *records, uint64_t bytes,
                             const struct payload_sink *sink, struct lathe_error *err);
+int payload_write_masses(const struct payload_call *call, const unsigned char *masses, uint64_t bytes,
+                         const struct payload_sink *sink, struct lathe_error *err);
+/* Keys that the last row of a slice sees. */
+uint64_t payload_slice_keys(const struct lathe_forward_in *in, const struct lathe_slice *slice);
 
 /* ── JSON (payload_json.c) ─────────────────────────────────────────────────────────── */
 

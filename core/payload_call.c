@@ -15,7 +15,7 @@ static uint64_t line(uint64_t bytes)
 
 static int has_region(const struct payload_field *f)
 {
-    return f->type == PAYLOAD_ROWS || f->type == PAYLOAD_ATTENTION;
+    return f->type == PAYLOAD_ROWS || f->type == PAYLOAD_ATTENTION || f->type == PAYLOAD_MASSES;
 }
 
 static void give_back(struct payload_call *call, struct lathe_message **message)
@@ -103,7 +103,7 @@ static int grow(struct payload_call *call, uint64_t *variable)
             *variable = bytes + LINE_BYTES;
             grown = 1;
         }
-        if (f->type == PAYLOAD_ATTENTION) {
+        if (f->type == PAYLOAD_ATTENTION || f->type == PAYLOAD_MASSES) {
             bytes = member(call, &of->fields[payload_member(of, f->link)]);
             if (bytes > call->rooms[i].bytes) {
                 call->rooms[i].bytes = bytes;

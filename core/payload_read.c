@@ -17,11 +17,14 @@ static void whole_mask(const struct payload_parts *parts, const struct payload_f
 {
     uint64_t mask[LATHE_PROBE_MAX_LAYERS / 64] = { 0 };
     uint32_t bits = LATHE_PROBE_MAX_LAYERS;
-    if (parts->model)
+    int own = payload_member(parts->what->in, f->link);
+    if (own >= 0) /* of the message's field, which is read before */
+        bits = (uint32_t)parts->parts[own].count;
+    else if (parts->model)
         bits = strcmp(f->link, "layers") == 0 ? parts->model->layers : parts->model->heads;
-    for (uint32_t i = 0; i < bits && i < LATHE_PROBE_MAX_LAYERS; i++)
+    for (uint32_t i = 0; i < bits && i < f->bytes * 8; i++)
         mask[i / 64] |= UINT64_C(1) << (i % 64);
-    memcpy(at, mask, sizeof mask);
+    memcpy(at, mask, f->bytes);
 }
 
 /* ── structs ───────────────────────────────────────────────────────────────────────── */

@@ -123,6 +123,28 @@ static const struct payload_name probe_formats[] = {
     { "probe_summary", 1u << LATHE_PROBE_SUMMARY, "forward can serve probes of format summary" },
     { "probe_top", 1u << LATHE_PROBE_TOP, "… of format top" },
     { "probe_full", 1u << LATHE_PROBE_FULL, "… of format full" },
+    { "probe_scores", 1u << LATHE_PROBE_SCORES, "… of format scores" },
+    { "probe_values", 1u << LATHE_PROBE_VALUES, "… of format values" },
+    { "probe_norms", 1u << LATHE_PROBE_NORMS, "… of format norms" },
+    { "probe_lens", 1u << LATHE_PROBE_LENS, "… of format lens" },
+    { "probe_hidden", 1u << LATHE_PROBE_HIDDEN, "… of format hidden" },
+    { NULL, 0, NULL },
+};
+static const struct payload_name kv_dtypes[] = {
+    { "kv_f32", 1u << LATHE_F32, "keys and values can be kept as float32" },
+    { "kv_f16", 1u << LATHE_F16, "… as float16" },
+    { "kv_q8_0", 1u << LATHE_Q8_0, "… as 8-bit blocks" },
+    { NULL, 0, NULL },
+};
+static const struct payload_name interventions[] = {
+    { "head_scale", 1u << LATHE_HEAD_SCALE, "forward can scale heads" },
+    { "head_set", 1u << LATHE_HEAD_SET, "… set a head's output" },
+    { "head_uniform", 1u << LATHE_HEAD_UNIFORM, "… make a head look at all keys alike" },
+    { "keys_drop", 1u << LATHE_KEYS_DROP, "… hide keys from heads" },
+    { "keys_keep", 1u << LATHE_KEYS_KEEP, "… hide all but some keys" },
+    { "attention_scale", 1u << LATHE_ATTENTION_SCALE, "… scale what a layer's attention adds" },
+    { "mlp_scale", 1u << LATHE_MLP_SCALE, "… scale what a layer's MLP adds" },
+    { "patch", 1u << LATHE_PATCH, "… replace the residual stream after a layer" },
     { NULL, 0, NULL },
 };
 static const struct payload_field lathe_model_info_fields[] = {
@@ -140,7 +162,9 @@ static const struct payload_field lathe_model_info_fields[] = {
     INLINE(lathe_model_info, probe_formats, FLAGS, .names = probe_formats),
     SHOWN(lathe_model_info, parameters, U64, HELP("weights")),
     SHOWN(lathe_model_info, weight_bytes, U64, HELP("in memory, as loaded")),
-    SHOWN(lathe_model_info, kv_bytes_per_token, U64, HELP("keys and values of one position")),
+    SHOWN(lathe_model_info, kv_bytes_per_token, U64, HELP("keys and values of one position, as float32")),
+    INLINE(lathe_model_info, kv_dtypes, FLAGS, .names = kv_dtypes),
+    INLINE(lathe_model_info, interventions, FLAGS, .names = interventions),
 };
 STRUCT(lathe_model_info, NULL);
 
@@ -159,13 +183,15 @@ STRUCT(lathe_kv_op, NULL);
 
 static const struct payload_name probe_format_names[] = {
     { "summary", LATHE_PROBE_SUMMARY, NULL }, { "top", LATHE_PROBE_TOP, NULL }, { "full", LATHE_PROBE_FULL, NULL },
-    { NULL, 0, NULL },
+    { "scores", LATHE_PROBE_SCORES, NULL },   { "values", LATHE_PROBE_VALUES, NULL },
+    { "norms", LATHE_PROBE_NORMS, NULL },     { "lens", LATHE_PROBE_LENS, NULL },
+    { "hidden", LATHE_PROBE_HIDDEN, NULL },   { NULL, 0, NULL },
 };
 static const struct payload_field lathe_probe_fields[] = {
     HIDDEN(lathe_probe, id, NUMBER),
     SHOWN(lathe_probe, format, CHOICE, .names = probe_format_names, ABSENT(LATHE_PROBE_SUMMARY),
-          HELP("how much of each head's row")),
-    SHOWN(lathe_probe, top_k, U32, .min = 1, .max = 1024, ABSENT(8), HELP("top: so many of the heaviest keys")),
+          HELP("how much of each head's row, or of each layer")),
+    SHOWN(lathe_probe, top_k, U32, .min = 1, .max = 1024, ABSENT(8), HELP("top: so many of the heaviest keys; lens: of the likeliest tokens")),
     SHOWN(lathe_probe, recent_window, U32, ABSENT(32), HELP("summary: recent_mass is over the last so many keys")),
     SHOWN(lathe_probe, first_position, I32, .min = 0, .max = INT32_MAX, ABSENT(0),
           HELP("first query position, absolute")),
@@ -177,12 +203,37 @@ static const struct payload_field lathe_probe_fields[] = {
     SHOWN(lathe_probe, layers, MASK, .link = "layers", .flags = PAYLOAD_OPTIONAL, HELP("from 0; absent: all")),
     SHOWN(lathe_probe, heads, MASK, .link = "heads", .flags = PAYLOAD_OPTIONAL, HELP("from 0; absent: all")),
 };
-STRUCT(lathe_probe, NULL);
+STRUCT(lathe_probe, payload_finish_probe);
+
+static const struct payload_name intervention_kinds[] = {
+    { "head_scale", LATHE_HEAD_SCALE, NULL },     { "head_set", LATHE_HEAD_SET, NULL },
+    { "head_uniform", LATHE_HEAD_UNIFORM, NULL }, { "keys_drop", LATHE_KEYS_DROP, NULL },
+    { "keys_keep", LATHE_KEYS_KEEP, NULL },       { "attention_scale", LATHE_ATTENTION_SCALE, NULL },
+    { "mlp_scale", LATHE_MLP_SCALE, NULL },       { "patch", LATHE_PATCH, NULL },
+    { NULL, 0, NULL },
+};
+static const struct payload_field lathe_intervention_fields[] = {
+    SHOWN(lathe_intervention, kind, CHOICE, .names = intervention_kinds, HELP("what is changed")),
+    SHOWN(lathe_intervention, factor, F32, ABSENT(0), HELP("head_scale, attention_scale, mlp_scale: 0 removes it")),
+    SHOWN(lathe_intervention, first_position, I32, .min = 0, .max = INT32_MAX, ABSENT(0),
+          HELP("first query position that it holds for, absolute")),
+    SHOWN(lathe_intervention, last_position, I32, .min = -1, .max = INT32_MAX, ABSENT(-1),
+          HELP("last, inclusive; -1: to the end (not of patch)")),
+    RANGE(lathe_intervention, "values", float_first, float_count, .element = PAYLOAD_F32, .link = "intervention_floats",
+          .flags = PAYLOAD_OPTIONAL, HELP("head_set: head_width of them; patch: embedding_width a position")),
+    RANGE(lathe_intervention, "keys", key_first, key_count, .element = PAYLOAD_I32, .link = "intervention_keys",
+          .flags = PAYLOAD_OPTIONAL, HELP("keys_drop, keys_keep: positions, ascending")),
+    SHOWN(lathe_intervention, layers, MASK, .link = "layers", .flags = PAYLOAD_OPTIONAL, HELP("from 0; absent: all")),
+    SHOWN(lathe_intervention, heads, MASK, .link = "heads", .flags = PAYLOAD_OPTIONAL, HELP("from 0; absent: all")),
+};
+STRUCT(lathe_intervention, NULL);
 
 static const struct payload_name slice_flags[] = {
     { "padding", LATHE_SLICE_PADDING, "rows are computed and thrown away; no blocks, no outputs" },
     { "logits", LATHE_SLICE_LOGITS, "output rows give logits" },
     { "hidden", LATHE_SLICE_HIDDEN, "output rows give the final hidden state" },
+    { "cache_positions", LATHE_SLICE_CACHE_POSITIONS, "rotary positions count what a row sees" },
+    { "key_mass", LATHE_SLICE_KEY_MASS, "the reply's masses have its keys' weights" },
     { NULL, 0, NULL },
 };
 static const struct payload_field lathe_slice_fields[] = {
@@ -203,12 +254,18 @@ static const struct payload_field lathe_slice_fields[] = {
     SHOWN(lathe_slice, probe, PLACE, .of = &describes_lathe_probe, .link = "probes", .flags = PAYLOAD_OPTIONAL,
           HELP("what to record of its attention; absent: nothing")),
     SHOWN(lathe_slice, adapter, I32, ABSENT(-1), HELP("-1: none")),
+    HIDDEN(lathe_slice, probe_count, RESERVED), /* 0 is 1 */
+    RESERVED(lathe_slice),
+    SHOWN(lathe_slice, interventions, MASK, .link = "interventions", .max = LATHE_MAX_INTERVENTIONS - 1,
+          .flags = PAYLOAD_OPTIONAL, HELP("of the message's, those that hold for it, from 0; absent: all")),
 };
 STRUCT(lathe_slice, payload_finish_slice);
 
 static const struct payload_field lathe_forward_in_fields[] = {
     HEAD(lathe_forward_in),
     SHOWN(lathe_forward_in, step, U64, ABSENT(0), HELP("the step's number, for the model's own figures")),
+    SHOWN(lathe_forward_in, interventions, SPAN, .of = &describes_lathe_intervention, .flags = PAYLOAD_OPTIONAL,
+          HELP("what is changed, in order; at most 64")),
     SHOWN(lathe_forward_in, kv_ops, SPAN, .of = &describes_lathe_kv_op, .flags = PAYLOAD_OPTIONAL,
           HELP("done first, in order")),
     SHOWN(lathe_forward_in, slices, SPAN, .of = &describes_lathe_slice, HELP("rows of one request each")),
@@ -217,6 +274,8 @@ static const struct payload_field lathe_forward_in_fields[] = {
     HIDDEN(lathe_forward_in, outputs, GATHERED, .element = PAYLOAD_U32),
     HIDDEN(lathe_forward_in, kept, GATHERED, .element = PAYLOAD_I32),
     HIDDEN(lathe_forward_in, probes, GATHERED, .of = &describes_lathe_probe),
+    HIDDEN(lathe_forward_in, intervention_floats, GATHERED, .element = PAYLOAD_F32),
+    HIDDEN(lathe_forward_in, intervention_keys, GATHERED, .element = PAYLOAD_I32),
 };
 STRUCT(lathe_forward_in, NULL);
 
@@ -231,13 +290,17 @@ static const struct payload_field lathe_forward_out_fields[] = {
     SHOWN(lathe_forward_out, logits, ROWS, .link = "logits_rows", HELP("of the output rows asked for, slices' order")),
     SHOWN(lathe_forward_out, hidden, ROWS, .link = "hidden_rows", HELP("final hidden states, the same way")),
     SHOWN(lathe_forward_out, attention, ATTENTION, .link = "attention_bytes",
-          HELP("{ request, position, keys, format, heads = { { layer, head, … } } } for each probed row")),
+          HELP("{ request, position, keys, format, heads = { { layer, head, … } } } for each probed row; of the formats "
+               "of layers, layers = { { layer, … } }")),
     HIDDEN(lathe_forward_out, logits_rows, COUNT),
     HIDDEN(lathe_forward_out, hidden_rows, COUNT),
     HIDDEN(lathe_forward_out, attention_bytes, COUNT),
     SHOWN(lathe_forward_out, duration_ns, I64, HELP("of a model that tells its time: how long this forward takes")),
     SHOWN(lathe_forward_out, picked, SPAN, .of = &describes_lathe_picked,
           HELP("tokens that the model picked itself, an output row each")),
+    SHOWN(lathe_forward_out, masses, MASSES, .link = "mass_bytes",
+          HELP("{ request, keys, masses = { a list a set } } for each slice with key_mass")),
+    HIDDEN(lathe_forward_out, mass_bytes, COUNT),
 };
 STRUCT(lathe_forward_out, NULL);
 
@@ -273,6 +336,8 @@ static const struct payload_field lathe_sample_row_fields[] = {
     SHOWN(lathe_sample_row, banned_count, U32, ABSENT(0), HELP("how many of stops may not be chosen")),
     SHOWN(lathe_sample_row, sampling, STRUCT, .of = &describes_lathe_sampling, .flags = PAYLOAD_OPTIONAL,
           HELP("the request's wishes; absent: the model's own distribution")),
+    SHOWN(lathe_sample_row, is_forced, BOOLEAN, ABSENT(0), HELP("the token is `forced`, whatever the logits say")),
+    SHOWN(lathe_sample_row, forced, I32, ABSENT(0), HELP("with is_forced: the token")),
 };
 STRUCT(lathe_sample_row, NULL);
 
@@ -354,6 +419,9 @@ static const struct payload_field lathe_kv_usage_fields[] = {
     SHOWN(lathe_kv_usage, reserved_tokens, U64, HELP("room given out")),
     SHOWN(lathe_kv_usage, filled_tokens, U64, HELP("of it in use")),
     SHOWN(lathe_kv_usage, evicted_blocks, U64, HELP("so far")),
+    SHOWN(lathe_kv_usage, evicted_tokens, U64, HELP("positions that may no longer be looked at, so far")),
+    SHOWN(lathe_kv_usage, hit_tokens, U64, HELP("of prompts: found cached, so far")),
+    SHOWN(lathe_kv_usage, looked_up_tokens, U64, HELP("of prompts: looked for, so far")),
 };
 STRUCT(lathe_kv_usage, NULL);
 

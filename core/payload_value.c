@@ -125,7 +125,19 @@ int walk_float(struct payload_walk *w, const struct payload_field *f, void *at)
 
 /* ── lists ─────────────────────────────────────────────────────────────────────────── */
 
-/* Numbers of the current value, each of `width` bytes at `at`. */
+/* Numbers of the current value, each of its type's width at `at`. */
+static int floats(struct payload_walk *w, size_t length, unsigned char *at)
+{
+    for (size_t i = 0; i < length; i++) {
+        size_t before = walk_enter_index(w, i);
+        int rc = walk_float(w, NULL, at + i * sizeof(float));
+        if (rc != LATHE_OK)
+            return rc;
+        walk_leave(w, before);
+    }
+    return LATHE_OK;
+}
+
 static int integers(struct payload_walk *w, const struct payload_field *f, size_t length, unsigned char *at)
 {
     size_t width = width_of(f->element);
@@ -155,7 +167,9 @@ int walk_append(struct payload_walk *w, const struct payload_field *f, int targe
     range[0] = (uint32_t)w->parts->parts[target].count;
     range[1] = (uint32_t)length;
     void *at = payload_parts_add(w->parts, target, length, width_of(f->element), w->err);
-    return at ? integers(w, f, length, at) : w->err->code;
+    if (!at)
+        return w->err->code;
+    return f->element == PAYLOAD_F32 ? floats(w, length, at) : integers(w, f, length, at);
 }
 
 int walk_rows(struct payload_walk *w, const struct payload_field *f, int target)
@@ -189,12 +203,12 @@ int walk_mask(struct payload_walk *w, const struct payload_field *f, void *at)
     for (size_t i = 0; rc == LATHE_OK && i < length; i++) {
         int64_t bit;
         size_t before = walk_enter_index(w, i);
-        if (!whole(w, &bit) || bit < 0 || bit >= LATHE_PROBE_MAX_LAYERS)
+        if (!whole(w, &bit) || bit < 0 || bit >= (int64_t)f->bytes * 8)
             return refuse_element(w, f);
         mask[bit / 64] |= UINT64_C(1) << (bit % 64);
         walk_leave(w, before);
     }
-    memcpy(at, mask, sizeof mask);
+    memcpy(at, mask, f->bytes);
     return rc;
 }
 

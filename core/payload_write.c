@@ -145,12 +145,14 @@ static int write_field(const struct writing *w, const struct payload_struct *of,
             return outside(w, f);
         write_numbers(sink, f->element, at, count);
         return LATHE_OK;
-    case PAYLOAD_ATTENTION: {
+    case PAYLOAD_ATTENTION:
+    case PAYLOAD_MASSES: {
         const struct lathe_region region = w->call->regions[f - of->fields];
+        const unsigned char *bytes = (const unsigned char *)w->call->out + region.offset;
         if (count > region.bytes)
             return outside(w, f);
-        return payload_write_attention(w->call, (const unsigned char *)w->call->out + region.offset, count, sink,
-                                       w->err);
+        return f->type == PAYLOAD_MASSES ? payload_write_masses(w->call, bytes, count, sink, w->err)
+                                         : payload_write_attention(w->call, bytes, count, sink, w->err);
     }
     default: write_number(sink, f->type, at); return LATHE_OK;
     }

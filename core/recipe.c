@@ -27,13 +27,14 @@ static const struct {
 #define FIELD(name) { #name, offsetof(struct lathe_context_params, name) }
     FIELD(block_tokens),   FIELD(blocks),      FIELD(batch_tokens), FIELD(batch_slices),
     FIELD(context_tokens), FIELD(output_rows), FIELD(threads),      FIELD(kv_dtype),
+    FIELD(kv_flags),       FIELD(kv_scope),
 #undef FIELD
 };
 enum { CONTEXT_FIELDS = sizeof context_fields / sizeof *context_fields };
 
 static uint32_t *context_field(const struct lathe_context_params *context, int i)
 {
-    return (uint32_t *)(uintptr_t)((const char *)context + context_fields[i].offset); /* kv_dtype has its size */
+    return (uint32_t *)(uintptr_t)((const char *)context + context_fields[i].offset); /* the signed ones have its size */
 }
 
 static json_t *absolute(const char *path)

@@ -70,9 +70,14 @@ static int prepare_all(struct recorder *recorder, struct lathe_error *err)
         status = prepare(recorder, "COMMIT", &recorder->commit, err);
     if (status == LATHE_OK)
         status = prepare(recorder,
-                         "INSERT INTO attention_token (run_id, request_id, position, step_id, probe_id, keys, data)"
+                         "INSERT INTO attention_token (run_id, request_id, position, step_id, probe_id, data, keys)"
                          " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                          &recorder->attention, err);
+    if (status == LATHE_OK)
+        status = prepare(recorder,
+                         "INSERT INTO layer_token (run_id, request_id, position, step_id, probe_id, data)"
+                         " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                         &recorder->layers, err);
     for (int i = 0; status == LATHE_OK && i < COLD_COUNT; i++)
         status = prepare(recorder, cold_sql[i], &recorder->cold_rows[i], err);
     for (int i = 0; status == LATHE_OK && i < RECORD_EVENT_COUNT; i++) {
@@ -142,6 +147,7 @@ static void dispose(struct recorder *recorder)
     sqlite3_finalize(recorder->begin);
     sqlite3_finalize(recorder->commit);
     sqlite3_finalize(recorder->attention);
+    sqlite3_finalize(recorder->layers);
     for (int i = 0; i < RECORD_EVENT_COUNT; i++)
         sqlite3_finalize(recorder->events[i]);
     for (int i = 0; i < COLD_COUNT; i++)

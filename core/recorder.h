@@ -20,6 +20,7 @@
 
 #include "events.h"
 #include <lathe/attention.h>
+#include <lathe/intervention.h>
 #include <lathe/status.h>
 
 struct recorder;
@@ -79,7 +80,11 @@ int recorder_artifact(struct recorder_run *run, const char *kind, const char *na
 int recorder_plugin(struct recorder_run *run, const char *kind, const char *name, const char *version, uint32_t abi,
                     const char *sha256, const char *options_json, int64_t from_ns, int64_t to_ns /* or RECORD_NULL */,
                     struct lathe_error *err);
+/* A row of `probe` or, of the formats of layers, of `layer_probe`. */
 int recorder_probe(struct recorder_run *run, const struct lathe_probe *probe, struct lathe_error *err);
+/* A row of `intervention`, number `id`; `keys` is what its key_first counts into. */
+int recorder_intervention(struct recorder_run *run, int64_t id, const struct lathe_intervention *intervention,
+                          const int32_t *keys, struct lathe_error *err);
 /* The vocabulary, once a run, so that SQL can show a token's text (table token_text). `text`
  * is any bytes; stored as TEXT after U+FFFD replacement. May be called for each id used. */
 int recorder_token_text(struct recorder_run *run, int32_t token, const char *text, size_t bytes,

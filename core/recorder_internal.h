@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the recorder's own files share: recorder.c (open, close, flush), recorder_run.c (runs,
- * cold rows), recorder_events.c (producers, what a record looks like), recorder_writer.c (the
+ * cold rows), recorder_probes.c (what was asked for of layers and heads), recorder_events.c (producers, what a record looks like), recorder_writer.c (the
  * thread that owns the connection), recorder_lock.c (one writer a file), recorder_share.c (one
  * recorder a file, for all runs of this process). */
 #ifndef CORE_RECORDER_INTERNAL_H
@@ -16,7 +16,8 @@
 enum { RECORDER_MAX_PRODUCERS = 64, RECORDER_MAX_PROBES = 64 };
 
 /* Rows that are written now and then, by [main], with texts of any length. */
-enum cold_kind { COLD_RUN, COLD_RUN_END, COLD_FACTOR, COLD_ARTIFACT, COLD_PLUGIN, COLD_PROBE, COLD_TOKEN_TEXT, COLD_COUNT };
+enum cold_kind { COLD_RUN, COLD_RUN_END, COLD_FACTOR, COLD_ARTIFACT, COLD_PLUGIN, COLD_PROBE, COLD_LAYER_PROBE, COLD_INTERVENTION,
+                 COLD_TOKEN_TEXT, COLD_COUNT };
 
 struct bytes {
     uint8_t *data;
@@ -50,7 +51,7 @@ struct recorder {
     int lock_fd;
     struct recorder_params params;
     sqlite3 *db;     /* the writer's, once it runs */
-    sqlite3_stmt *begin, *commit, *attention;
+    sqlite3_stmt *begin, *commit, *attention, *layers;
     sqlite3_stmt *events[RECORD_EVENT_COUNT], *cold_rows[COLD_COUNT];
     int in_transaction;
     int64_t next_run;
@@ -89,6 +90,9 @@ int event_bind(sqlite3_stmt *stmt, int event, const uint8_t *data, size_t bytes)
 int bind_text(sqlite3_stmt *stmt, int index, const void *data, size_t bytes);
 
 /* recorder_run.c */
+/* Appends a row. `shape` has a letter a value: i int64_t, n int64_t or RECORD_NULL, r double (NaN: NULL), s string
+ * or NULL, b bytes (const void *, size_t). */
+int cold_put(struct recorder_run *run, int kind, struct lathe_error *err, const char *shape, ...);
 extern const char *const cold_sql[COLD_COUNT];
 /* Binds and steps each row of `cold`, calling back with its run's number and SQLite's answer. */
 typedef int cold_done(struct recorder *recorder, int64_t run_id, int kind, int rc);

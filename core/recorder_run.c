@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs, and the cold rows that describe them: factors, artifacts, plugins, probes, the words
- * of the vocabulary. They have texts of any length and come from [main], so they wait in a
+/* Runs, and the cold rows that describe them: factors, artifacts, plugins, the words of the
+ * vocabulary (probes and interventions: recorder_probes.c). They have texts of any length and come from [main], so they wait in a
  * buffer under a lock instead of a ring; the writer takes the buffer before the rings, and
  * so a run's row is there before the rows that refer to it. */
 #include "recorder_internal.h"
@@ -27,14 +27,18 @@ const char *const cold_sql[COLD_COUNT] = {
                     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
                     " ON CONFLICT DO UPDATE SET options = excluded.options, to_ns = excluded.to_ns",
     [COLD_PROBE] = "INSERT INTO probe (run_id, id, layers, heads, format, top_k, recent_window, first_position,"
-                   " last_position, every_n_positions) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                   " last_position, every_n_positions, measure) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    [COLD_LAYER_PROBE] = "INSERT INTO layer_probe (run_id, id, layers, heads, format, top_k, width, first_position,"
+                         " last_position, every_n_positions) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    [COLD_INTERVENTION] = "INSERT INTO intervention (run_id, id, kind, layers, heads, factor, keys, first_position,"
+                          " last_position) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [COLD_TOKEN_TEXT] = "INSERT INTO token_text (run_id, token, text) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
 };
 
 /* ---- the buffer ----------------------------------------------------------------------- */
 
 /* A row: its whole length, kind, run; then values, each a letter and what it says:
- * n nothing, i 8 bytes, t length (8 bytes) and bytes. */
+ * n nothing, i and r 8 bytes, t length (8 bytes) and bytes. */
 struct cold_row {
     uint64_t bytes;
     int64_t run_id;
@@ -65,9 +69,7 @@ static int put(struct bytes *b, const void *data, size_t bytes)
     return 0;
 }
 
-/* Appends a row. `shape` has a letter a value: i int64_t, n int64_t or RECORD_NULL, s string
- * or NULL, b bytes (const void *, size_t). */
-static int cold_put(struct recorder_run *run, int kind, struct lathe_error *err, const char *shape, ...)
+int cold_put(struct recorder_run *run, int kind, struct lathe_error *err, const char *shape, ...)
 {
     struct recorder *recorder = run->recorder;
     struct cold_row row = { 0, run->id, (uint64_t)kind };
@@ -94,7 +96,12 @@ static int cold_put(struct recorder_run *run, int kind, struct lathe_error *err,
     failed |= put(b, &row, sizeof row);
     va_start(args, shape);
     for (const char *s = shape; *s; s++) {
-        if (*s == 'i' || *s == 'n') {
+        if (*s == 'r') {
+            double value = va_arg(args, double);
+            failed |= put(b, value == value ? "r" : "n", 1);
+            if (value == value)
+                failed |= put(b, &value, sizeof value);
+        } else if (*s == 'i' || *s == 'n') {
             int64_t value = va_arg(args, int64_t);
             char letter = *s == 'n' && value == RECORD_NULL ? 'n' : 'i';
             failed |= put(b, &letter, 1);
@@ -140,8 +147,12 @@ int cold_write(struct recorder *recorder, const struct bytes *cold, cold_done *d
             }
             memcpy(&n, p, sizeof n);
             p += sizeof n;
+            double real;
+            memcpy(&real, &n, sizeof real);
             if (letter == 'i')
                 sqlite3_bind_int64(stmt, index++, (int64_t)n);
+            else if (letter == 'r')
+                sqlite3_bind_double(stmt, index++, real);
             else {
                 bind_text(stmt, index++, p, n);
                 p += n;
@@ -326,36 +337,4 @@ int recorder_token_text(struct recorder_run *run, int32_t token, const char *tex
                         struct lathe_error *err)
 {
     return cold_put(run, COLD_TOKEN_TEXT, err, "ib", (int64_t)token, (const void *)text, bytes);
-}
-
-/* The numbers of the bits that are set: "[0,3,4]". */
-static void mask_json(const uint64_t mask[4], char *out)
-{
-    size_t at = 0;
-    out[at++] = '[';
-    for (uint32_t i = 0; i < 256; i++)
-        if (lathe_probe_has(mask, i))
-            at += (size_t)sprintf(out + at, "%s%u", at > 1 ? "," : "", i);
-    out[at++] = ']';
-    out[at] = 0;
-}
-
-int recorder_probe(struct recorder_run *run, const struct lathe_probe *probe, struct lathe_error *err)
-{
-    static const char *const formats[] = { NULL, "summary", "top", "full" };
-    char layers[256 * 4 + 3], heads[256 * 4 + 3];
-    if (probe->format < 1 || probe->format > 3)
-        return lathe_fail(err, LATHE_EINVAL, "probe %u has format %u, not summary, top or full", probe->id, probe->format);
-    if (run->probe_count == RECORDER_MAX_PROBES)
-        return lathe_fail(err, LATHE_EFULL, "a run has at most %d probes", RECORDER_MAX_PROBES);
-    pthread_mutex_lock(&run->recorder->list_lock);
-    run->probes[run->probe_count++] = *probe;
-    pthread_mutex_unlock(&run->recorder->list_lock);
-    mask_json(probe->layers, layers);
-    mask_json(probe->heads, heads);
-    return cold_put(run, COLD_PROBE, err, "isssnnini", (int64_t)probe->id, layers, heads, formats[probe->format],
-                    probe->format == LATHE_PROBE_TOP ? (int64_t)probe->top_k : RECORD_NULL,
-                    probe->format != LATHE_PROBE_TOP ? (int64_t)probe->recent_window : RECORD_NULL,
-                    (int64_t)probe->first_position,
-                    probe->last_position < 0 ? RECORD_NULL : (int64_t)probe->last_position, (int64_t)probe->every);
 }

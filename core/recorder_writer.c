@@ -85,7 +85,8 @@ static int judge(struct recorder *recorder, struct recorder_run *run, const char
 static int cold_judge(struct recorder *recorder, int64_t run_id, int kind, int rc)
 {
     static const char *const tables[COLD_COUNT] = { "run",    "run",   "run_factor", "artifact",
-                                                    "plugin", "probe", "token_text" };
+                                                    "plugin", "probe", "layer_probe", "intervention",
+                                                    "token_text" };
     struct recorder_run *run = find_run(recorder, run_id);
     return judge(recorder, run, tables[kind], rc, run ? &run->rejected_events : NULL);
 }
@@ -121,7 +122,6 @@ static const struct lathe_probe *find_probe(const struct recorder_run *run, uint
 static int write_attention(struct recorder *recorder, struct recorder_run *run, const uint8_t *data, size_t bytes,
                            int64_t step_id)
 {
-    sqlite3_stmt *stmt = recorder->attention;
     while (bytes > 0) {
         struct lathe_attention_row row;
         const struct lathe_probe *probe = NULL;
@@ -131,12 +131,14 @@ static int write_attention(struct recorder *recorder, struct recorder_run *run, 
             probe = find_probe(run, row.probe);
         }
         if (probe)
-            length = (size_t)lathe_probe_count(probe->layers) * lathe_probe_count(probe->heads) *
-                     lathe_attention_head_bytes(probe, row.keys);
+            length = lathe_probe_count(probe->layers) * lathe_probe_layer_bytes(probe, row.keys);
+        int of_layers = probe && lathe_probe_of_layers(probe->format);
+        const char *table = of_layers ? "layer_token" : "attention_token";
+        sqlite3_stmt *stmt = of_layers ? recorder->layers : recorder->attention;
         if (!probe || row.bytes % 16 || row.bytes > bytes || length > row.bytes - sizeof row ||
             row.bytes < sizeof row) {
             atomic_fetch_add(&run->rejected_attention, 1);
-            complain(run, "attention_token",
+            complain(run, table,
                      probe ? "its record is not as long as its probe makes it" : "its probe is not in table probe");
             return LATHE_OK; /* where the next record begins can't be known */
         }
@@ -145,10 +147,11 @@ static int write_attention(struct recorder *recorder, struct recorder_run *run, 
         sqlite3_bind_int64(stmt, 3, row.position);
         sqlite3_bind_int64(stmt, 4, step_id);
         sqlite3_bind_int64(stmt, 5, row.probe);
-        sqlite3_bind_int64(stmt, 6, row.keys);
-        sqlite3_bind_blob64(stmt, 7, data + sizeof row, length, SQLITE_STATIC);
+        sqlite3_bind_blob64(stmt, 6, data + sizeof row, length, SQLITE_STATIC);
+        if (!of_layers)
+            sqlite3_bind_int64(stmt, 7, row.keys);
         int rc = sqlite3_step(stmt);
-        int status = judge(recorder, run, "attention_token", rc, &run->rejected_attention);
+        int status = judge(recorder, run, table, rc, &run->rejected_attention);
         sqlite3_reset(stmt);
         if (status != LATHE_OK)
             return status;

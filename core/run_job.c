@@ -60,6 +60,8 @@ static int record_description(const struct run_job *job, struct recorder_run *ru
         status = recorder_factor(run, job->factors[i].name, job->factors[i].value_json, err);
     for (uint32_t i = 0; !status && i < job->probe_count; i++)
         status = recorder_probe(run, &job->probes[i], err);
+    for (uint32_t i = 0; !status && i < job->intervention_count; i++)
+        status = recorder_intervention(run, i + 1, &job->interventions[i], job->intervention_keys, err);
     return status;
 }
 
@@ -224,6 +226,12 @@ static int open_deployment(struct run_job *job, struct lathe_error *err)
     params.engine.run = job->run;
     params.engine.probes = job->probes;
     params.engine.probe_count = job->probe_count;
+    params.engine.interventions = job->interventions;
+    params.engine.intervention_count = job->intervention_count;
+    params.engine.intervention_floats = job->intervention_floats;
+    params.engine.intervention_float_count = job->intervention_float_count;
+    params.engine.intervention_keys = job->intervention_keys;
+    params.engine.intervention_key_count = job->intervention_key_count;
     if (job->clock_kind == CLOCK_KIND_VIRTUAL) {
         int status = simulate_open(&job->simulation, err);
         if (status != LATHE_OK)
@@ -362,7 +370,10 @@ static size_t attention_bytes(const struct run_job *job)
     uint64_t rows = job->engine.batch_tokens ? job->engine.batch_tokens : 512;
     if (job->count && rows > (uint64_t)keys * job->count)
         rows = (uint64_t)keys * job->count;
-    uint64_t wanted = 2 * rows * lathe_attention_row_bytes(&job->probes[0], keys); /* < 2 · 2^20 · 2^33 */
+    uint64_t row = 0;
+    for (uint32_t i = 0; i < job->probe_count; i++)
+        row += lathe_attention_row_bytes(&job->probes[i], keys); /* < 2^5 · 2^33 */
+    uint64_t wanted = row > most / rows ? most : 2 * rows * row;
     return wanted < usual ? usual : wanted > most ? most : (size_t)wanted;
 }
 
@@ -444,7 +455,11 @@ void run_job_close(struct run_job *job)
 {
     parts_close(&job->parts);
     free(job->faults);
+    free(job->intervention_floats);
+    free(job->intervention_keys);
     job->faults = NULL;
+    job->intervention_floats = NULL;
+    job->intervention_keys = NULL;
     if (job->figures)
         figures_close(job->figures);
     free(job->figures);

@@ -12,7 +12,7 @@
 #include "simulate.h"
 #include "stages.h"
 
-enum { RUN_MAX_PROBES = 1, RUN_MAX_MODELS = 16 };
+enum { RUN_MAX_MODELS = 16 };
 
 struct run_factor {
     const char *name, *value_json;
@@ -54,8 +54,14 @@ struct run_job {
     size_t factor_count;
     const struct run_artifact *artifacts;
     size_t artifact_count;
-    struct lathe_probe probes[RUN_MAX_PROBES];
+    struct lathe_probe probes[LATHE_MAX_PROBES];
     uint32_t probe_count;
+    struct lathe_intervention interventions[LATHE_MAX_INTERVENTIONS];
+    uint32_t intervention_count;
+    float *intervention_floats;                   /* malloc'd, freed by run_job_close, like the next */
+    uint32_t intervention_float_count;
+    int32_t *intervention_keys;
+    uint32_t intervention_key_count;
     bool quiet;                                   /* no progress */
     bool (*interrupted)(void);                    /* asked between steps; may be NULL */
 

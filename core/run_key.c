@@ -53,6 +53,10 @@ static void add_request(struct sha256 *sha, const struct engine_submit *s)
         add(sha, "tokens", s->tokens, s->token_count * sizeof *s->tokens);
     else
         add(sha, "text", s->text, s->text_bytes);
+    if (s->forced_tokens)
+        add(sha, "forced", s->forced_tokens, s->forced_output_tokens * sizeof *s->forced_tokens);
+    if (s->interventions)
+        add_number(sha, "interventions", (int64_t)s->interventions);
     add_text(sha, "class", s->class_name);
     add_text(sha, "tenant", s->tenant);
     add(sha, "stops", s->stop_ids, s->stop_id_count * sizeof *s->stop_ids);

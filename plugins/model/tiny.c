@@ -3,9 +3,10 @@
  *
  * Weights are drawn from Philox by (seed, tensor, element), so the same seed is the same
  * model everywhere. Everything that an engine can ask of a model is really done, by plain
- * loops: keys and values in blocks, grouped heads, rotary positions, kept lists, padding,
- * KV operations, all probe formats, all interventions. Rows are computed one by one, each in the same order
- * of operations whatever else is in the batch: the same tokens give the same bits.
+ * loops: keys and values in blocks, grouped heads, rotary positions, kept lists by request,
+ * layer or head, keys rotated when read, masses, padding, KV operations, all probe formats,
+ * all interventions. Rows are computed one by one, each in the same order of operations
+ * whatever else is in the batch: the same tokens give the same bits.
  *
  *     x = embedding[token]                       (width)
  *     each layer: x += Wo · attention(Wq·n, Wk·n, Wv·n),  n = x / rms(x)
@@ -48,6 +49,7 @@ struct tiny_context {
     struct forward_limits limits;
     struct forward_batch batch;
     struct forward_kv kv;
+    int unrotated;          /* keys are stored as projected, and rotated when they are read */
     float *x, *q, *own;     /* (batch_tokens, width); own: keys and values of padding rows */
     float *weights;         /* (context_tokens) */
     float *value_norms;     /* (context_tokens): for the probe of values */
@@ -140,7 +142,7 @@ static int tiny_describe(void *self, const void *in, void *out, struct lathe_err
         .embedding_width = t->width, .vocab_tokens = VOCAB, .context_tokens = t->context,
         .probe_formats = FORWARD_HEAD_FORMATS | FORWARD_LAYER_FORMATS, .interventions = FORWARD_INTERVENTIONS,
         .parameters = t->weights, .weight_bytes = t->weights * sizeof(float),
-        .kv_bytes_per_token = forward_kv_bytes_per_token(&shape, LATHE_F32),
+        .kv_bytes_per_token = forward_kv_bytes_per_token(&shape, LATHE_F32), .kv_dtypes = 1u << LATHE_F32,
     };
     return 0;
 }
@@ -155,6 +157,7 @@ static void tiny_context_destroy(void *context)
     lathe_free(host, c->batch.rows);
     lathe_free(host, c->batch.slice_rows);
     lathe_free(host, c->batch.slice_kept);
+    lathe_free(host, c->batch.slice_mass);
     lathe_free(host, c->x);
     lathe_free(host, c->q);
     lathe_free(host, c->own);
@@ -183,20 +186,23 @@ static int tiny_context_create(void *self, const struct lathe_context_params *pa
         return lathe_fail(err, LATHE_ENOMEM, "model tiny: no memory for a context of %zu bytes", sizeof *c);
     c->model = t;
     c->limits = (struct forward_limits){ .params = *params, .vocab_tokens = VOCAB, .embedding_width = t->width,
-                                         .layers = t->layers, .heads = t->heads, .head_width = HEAD_WIDTH,
+                                         .layers = t->layers, .heads = t->heads, .kv_heads = t->kv_heads,
+                                         .head_width = HEAD_WIDTH,
                                          .probe_formats = FORWARD_HEAD_FORMATS | FORWARD_LAYER_FORMATS,
                                          .interventions = FORWARD_INTERVENTIONS };
+    c->unrotated = (params->kv_flags & LATHE_KV_KEYS_UNROTATED) != 0;
     size_t rows = params->batch_tokens, row = t->width * sizeof(float);
     c->batch.rows = lathe_alloc_array(host, rows, sizeof *c->batch.rows);
     c->batch.slice_rows = lathe_alloc_array(host, params->batch_slices, sizeof(uint32_t));
     c->batch.slice_kept = lathe_alloc_array(host, params->batch_slices, sizeof(uint32_t));
+    c->batch.slice_mass = lathe_alloc_array(host, params->batch_slices, sizeof(uint64_t));
     c->x = lathe_alloc_array(host, rows, row);
     c->q = lathe_alloc_array(host, rows, row);
     c->own = lathe_alloc_array(host, rows, 2 * row);
     c->weights = lathe_alloc_array(host, params->context_tokens, sizeof(float));
     c->value_norms = lathe_alloc_array(host, params->context_tokens, sizeof(float));
-    if (!c->batch.rows || !c->batch.slice_rows || !c->batch.slice_kept || !c->x || !c->q || !c->own || !c->weights ||
-        !c->value_norms)
+    if (!c->batch.rows || !c->batch.slice_rows || !c->batch.slice_kept || !c->batch.slice_mass || !c->x || !c->q || !c->own ||
+        !c->weights || !c->value_norms)
         status = lathe_fail(err, LATHE_ENOMEM, "model tiny: no memory for the scratch of %u rows", params->batch_tokens);
     else
         status = forward_kv_open(&c->kv, host, &shape, params, err);
@@ -263,8 +269,9 @@ static void project(struct tiny_context *c, uint32_t r, uint32_t l)
     multiply(q, t->layer[l].q, n, t->width, t->width);
     multiply(key, t->layer[l].k, n, t->kv_width, t->width);
     multiply(value, t->layer[l].v, n, t->kv_width, t->width);
-    rotate(q, t->heads, row->position);
-    rotate(key, t->kv_heads, row->position);
+    rotate(q, t->heads, forward_row_turn(&c->batch, row));
+    if (!c->unrotated)
+        rotate(key, t->kv_heads, row->position);
     if (slice->flags & LATHE_SLICE_PADDING)
         return;
     for (uint32_t h = 0; h < t->kv_heads; h++) {
@@ -273,19 +280,32 @@ static void project(struct tiny_context *c, uint32_t r, uint32_t l)
     }
 }
 
+/* The j-th key that a row sees, as it is to be multiplied with the query; `room` if it must be rotated first. */
+static const float *key_at(struct tiny_context *c, uint32_t s, uint32_t set, uint32_t j, uint32_t layer, uint32_t kv_head,
+                           float *room)
+{
+    const float *key = kv_row(c, &c->batch.slices[s], forward_key_position(&c->batch, s, set, j), layer, 0, kv_head);
+    if (!c->unrotated)
+        return key;
+    memcpy(room, key, HEAD_WIDTH * sizeof *room);
+    rotate(room, 1, forward_key_turn(&c->batch, s, set, j));
+    return room;
+}
+
 /* y (HEAD_WIDTH) = softmax(q · keys) · values for one head of one row. */
 static void attend(struct tiny_context *c, uint32_t r, uint32_t l, uint32_t head, float *y)
 {
     const struct tiny *t = c->model;
     const struct forward_row *row = &c->batch.rows[r];
     const struct lathe_slice *slice = &c->batch.slices[row->slice];
-    uint32_t kv_head = head / (t->heads / t->kv_heads);
+    uint32_t kv_head = head / (t->heads / t->kv_heads), set = forward_set(&c->batch, l, kv_head);
+    float room[HEAD_WIDTH], *masses = forward_masses(&c->batch, row->slice, set);
     const float *q = c->q + (size_t)r * t->width + head * HEAD_WIDTH;
     uint32_t probed = forward_probed(&c->batch, row, l, head);
     float *w = c->weights, largest = -INFINITY, sum = 0, dot = 0;
     int went = 0;
     for (uint32_t j = 0; j < row->keys; j++) {
-        const float *k = kv_row(c, slice, forward_key_position(&c->batch, row->slice, j), l, 0, kv_head);
+        const float *k = key_at(c, row->slice, set, j, l, kv_head, room);
         w[j] = 0;
         for (uint32_t i = 0; i < HEAD_WIDTH; i++)
             w[j] += q[i] * k[i];
@@ -309,7 +329,7 @@ static void attend(struct tiny_context *c, uint32_t r, uint32_t l, uint32_t head
         forward_edit_weights(row, w);
     memset(y, 0, HEAD_WIDTH * sizeof(float));
     for (uint32_t j = 0; j < row->keys; j++) {
-        const float *v = kv_row(c, slice, forward_key_position(&c->batch, row->slice, j), l, 1, kv_head);
+        const float *v = kv_row(c, slice, forward_key_position(&c->batch, row->slice, set, j), l, 1, kv_head);
         float squares = 0;
         for (uint32_t i = 0; i < HEAD_WIDTH; i++) {
             y[i] += w[j] / sum * v[i];
@@ -317,8 +337,10 @@ static void attend(struct tiny_context *c, uint32_t r, uint32_t l, uint32_t head
         }
         c->value_norms[j] = sqrtf(squares);
     }
+    for (uint32_t j = 0; masses && j < row->keys; j++)
+        masses[j] += w[j] / sum;
     if (probed & FORWARD_AFTER_SOFTMAX) {
-        struct forward_weights weights = { w, 1 / sum, logf(sum) - dot / sum, c->value_norms };
+        struct forward_weights weights = { w, 1 / sum, logf(sum) - dot / sum, set, c->value_norms };
         forward_probe_pack(&c->batch, row, l, head, &weights);
     }
 }
@@ -441,11 +463,19 @@ static int tiny_forward(void *self, const void *in, void *out, struct lathe_erro
     return 0;
 }
 
+static const void *tiny_extension(void *self, const char *id)
+{
+    static const struct lathe_model_ability ability = { .size = sizeof ability };
+    (void)self;
+    return strcmp(id, LATHE_MODEL_KEY_MASS) == 0 ? &ability : NULL;
+}
+
 static const struct lathe_model_api tiny_api = {
     .size = sizeof tiny_api,
     .abi = LATHE_MODEL_ABI,
     .create = tiny_create,
     .destroy = tiny_destroy,
+    .get_extension = tiny_extension,
     .describe = tiny_describe,
     .context_create = tiny_context_create,
     .context_destroy = tiny_context_destroy,

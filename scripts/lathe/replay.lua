@@ -5,7 +5,7 @@
 --   request rows     who arrived when, how long, with which targets; prompts from token rows, or
 --                    from the passage if they were drawn there (prompt_sha256 tells)
 --   step_request     who was in which step with how many tokens: the decisions, which are compared
---   token            what came out: compared where the prompt is known
+--   token            what came out: compared where the prompt is known; given again where it was given (score nll)
 --
 -- What can't be known is stood in for, and said: a prompt that wasn't recorded becomes another of
 -- its length whose answer is forced to the length of before, so that decisions still compare.
@@ -83,6 +83,16 @@ local function last_token(db, run, row)
   return rows[1] and rows[1].token
 end
 
+-- The answer that was given to it (its score nll says so), or nil.
+local function put_given(request, db, run, row)
+  if #db:query("select 1 from score where run_id = ? and request_id = ? and name = 'nll'", run.id, row.id) == 0 then return end
+  local rows = db:query("select token from token where run_id = ? and request_id = ? and kind = 'output' order by position", run.id, row.id)
+  if #rows == 0 or #rows ~= row.output_tokens then return end
+  request.forced = {}
+  for i, token in ipairs(rows) do request.forced[i] = token.token end
+  return request.forced
+end
+
 -- How its answer is to end where it ended before.
 local function put_length(request, row, known, last)
   local ended = row.finish_reason
@@ -150,7 +160,9 @@ local function requests_of(db, run, config, model, closed)
       known[row.id] = put_prompt(request, db, run, row, index, model)
       if not known[row.id] then stood_in = stood_in + 1 end
       if row.finish_reason == "abort" or row.finish_reason == "error" then cut = cut + 1 end
-      put_length(request, row, known[row.id], row.finish_reason == "stop" and last_token(db, run, row))
+      if not put_given(request, db, run, row) then
+        put_length(request, row, known[row.id], row.finish_reason == "stop" and last_token(db, run, row))
+      end
       put_sampling(request, row, config.sampler)
       requests[index], ids[#ids + 1] = request, id
     end
@@ -189,6 +201,22 @@ local function models_of(config)
   return models
 end
 
+-- As lathe.run takes them; of many values the configuration has the sum alone.
+local function interventions_of(config, run)
+  local list = config.interventions and {}
+  for i, one in ipairs(config.interventions or {}) do
+    if one.values and one.values.sha256 then
+      fail("run %d: intervention %d (%s) has %d values, of which the database keeps the sum alone: run its script again",
+        run.id, i, one.kind, one.values.count)
+    end
+    list[i] = { one.kind }
+    for name, value in pairs(one) do
+      if name ~= "kind" then list[i][name] = value end
+    end
+  end
+  return list
+end
+
 -- What lathe.run takes, and how to compare: { description, run, ids, known, notes }.
 function replay.prepare(path, id, output)
   local db <close> = lathe.sql(path)
@@ -204,7 +232,7 @@ function replay.prepare(path, id, output)
     model = not config.models and model or nil, models = models_of(config),
     seed = run.seed, database = output, label = ("%s (run %d again)"):format(run.label or "run", run.id),
     engine = config.engine, workers = config.workers, trace = config.trace, faults = config.faults, warmup = config.warmup,
-    disaggregate = config.disaggregate, clock = run.clock ~= "real" and run.clock or nil,
+    disaggregate = config.disaggregate, interventions = interventions_of(config, run), clock = run.clock ~= "real" and run.clock or nil,
     workload = { name = "replay", requests = requests, parameters = { database = path, run = run.id },
                  concurrency = closed and config.workload.concurrency or nil, think = closed and config.workload.think or nil },
   }

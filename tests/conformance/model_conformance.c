@@ -8,6 +8,7 @@
 #include <lathe/model.h>
 
 #include "harness.h"
+#include "model/kept.h"
 
 enum { BLOCK = 8, BLOCKS = 64, ROWS = 64, SLICES = 8, CONTEXT = 96, OUTPUTS = 16, ROOM = 1 << 16, MAX_SLICES = 12 };
 
@@ -381,6 +382,11 @@ int main(int argc, char **argv)
         BEHAVIOUR(decodes_after_its_blocks_were_swapped),
         BEHAVIOUR(refuses_wrong_messages),
         BEHAVIOUR(refuses_contexts_that_cannot_be),
+        BEHAVIOUR(takes_the_kv_types_that_it_offers),
+        BEHAVIOUR(a_kept_list_of_all_changes_nothing),
+        BEHAVIOUR(sets_that_are_alike_are_one),
+        BEHAVIOUR(positions_in_the_cache_are_positions_while_nothing_goes),
+        BEHAVIOUR(masses_sum_to_rows_and_heads),
     };
     return conformance(argc, argv, LATHE_KIND_MODEL, LATHE_MODEL_ABI, sizeof(struct lathe_model_api), behaviours,
                        sizeof behaviours / sizeof *behaviours, life);

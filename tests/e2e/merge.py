@@ -46,17 +46,24 @@ def ask(database, query, *values):
 local lathe = require "lathe"
 local o = lathe.options { label = { default = "x", help = "" }, runs = { default = 2, help = "" } }
 for i = 1, o.runs do
-  lathe.run { model = lathe.model "tiny", label = o.label .. i, seed = i, workload = { { prompt = "hello", output_tokens = 5 }, "more" },
-    trace = { attention = "summary", tokens = "all", hops = true }, bus = "sync", factors = { rate = i } }
+  lathe.run { model = lathe.model "tiny", label = o.label .. i, seed = i,
+    workload = { { prompt = "hello", output_tokens = 5 }, "more", { prompt = "given", forced = { 1, 2 } } },
+    trace = { attention = "summary", tokens = "all", hops = true, kv = true }, bus = "sync", factors = { rate = i } }
 end
 """)
 for name, runs in (("a", 2), ("b", 3)):
     r = call("run", "-q", "--database", f"{name}.db", "make.lua", "--", "--label", name, "--runs", str(runs))
     check(f"{name}.db is made", r.returncode == 0, r)
 ask("b.db", "delete from run where id = 1")  # numbers that begin at 2; foreign keys are off here, so its rows stay
+for name in "a", "b":  # what the model at hand has none of
+    ask(f"{name}.db", "insert into layer_probe select id, 2, '[0]', '[0]', 'hidden', null, 1, 0, null, 1 from run")
+    ask(f"{name}.db", "insert into layer_token select id, 1, 0, 1, 2, x'0000803f' from run")
+    ask(f"{name}.db", "insert into intervention select id, 1, 'head_scale', '[0]', '[0]', 0.5, null, 0, null from run")
 tables = {name for (name,) in ask("a.db", "select name from sqlite_schema where type = 'table' and name not like 'sqlite%'")}
 per_run = sorted(table for table in tables if any(c == "run_id" for (c,) in ask("a.db", "select name from pragma_table_info(?)", table)))
 check("most tables have a run_id", len(per_run) >= 15)
+check("the tables of memory and layers are among them, with rows", all(t in per_run and ask("a.db", f"select count(*) from {t}")[0][0] >= 2
+      for t in ("kv_usage", "layer_probe", "layer_token", "intervention", "score")))
 
 
 def rows(database, table, run):

@@ -82,11 +82,13 @@ do
   a:cancel()
   b:await()
 end
+run("9 given answers", { { tokens = { 1, 2, 3 }, forced = { 7, 257, 9, 11 } }, { tokens = { 4 }, forced = { 5 } }, { tokens = { 6 }, max_tokens = 3 } },
+    { trace = { tokens = "all", kv = 2, probes = { { format = "top", layers = { 0 }, top_k = 3 }, { format = "full", requests = { 2 } } } } })
 """)
 r = call("run", "-q", "--database", "x.db", "make.lua")
 check("runs are made", r.returncode == 0 and r.stderr == "", r)
 
-for run, what in ((1, "closed"), (2, "at once"), (3, "static batching"), (4, "recorded texts"), (6, "own sampling")):
+for run, what in ((1, "closed"), (2, "at once"), (3, "static batching"), (4, "recorded texts"), (6, "own sampling"), (9, "given answers")):
     r = replay("x.db", str(run))
     check(f"equal: {what}", r.returncode == 0 and r.stderr == "" and " are equal\n" in r.stdout and "note" not in r.stdout
           and "warning" not in r.stdout, r)
@@ -97,6 +99,16 @@ for mine, its in ((1, 1), (2, 2), (4, 4)):
     check(f"policies of run {its} are told the same", rows("x.db", f"select {told} from request where run_id = {its} order by id")
           == rows("results/replay.db", f"select {told} from request where run_id = {mine} order by id"))
 check("its own sampling is kept", '"temperature":1.5' in rows("x.db", "select sampling from request where run_id = 6")[0][0])
+
+again = rows("results/replay.db", "select max(id) from run")[0][0]
+for table, columns in (("token", "request_id, position, token, logprob"), ("score", "request_id, name, value, n"),
+                       ("attention_token", "request_id, position, probe_id, data"), ("probe", "id, layers, heads, format, top_k")):
+    of = f"select {columns} from {table} where run_id = %d order by 1, 2, 3"
+    check(f"given answers: {table} is the same", rows("x.db", of % 9) == rows("results/replay.db", of % again) != [])
+check("given answers are scored", rows("x.db", "select request_id, n from score where run_id = 9") == [(1, 4), (2, 1)])
+rows("x.db", """update run set config = json_set(config, '$.interventions', json('[{"kind":"patch","values":{"sha256":"00","count":9000}}]')) where id = 9""")
+r = replay("x.db", "9")
+check("a patch that is too large for the database", r.returncode == 1 and "9000 values" in r.stderr and one_line(r), r)
 
 r = replay("x.db", "5", "-o", "other/place.db")
 check("prompts that weren't recorded are stood in for", "note: 4 prompts were not recorded" in r.stdout and r.returncode == 0, r)
@@ -201,7 +213,7 @@ check("a run of an older lathe", r.returncode == 0 and "are equal" in r.stdout, 
 # ── mistakes ─────────────────────────────────────────────────────────────────────────────
 r = call("replay", "--help")
 check("--help", r.returncode == 0 and r.stdout.startswith("usage: lathe replay"), r)
-for words, status, text in (((), 2, "which run"), (("x.db",), 1, "holds 8 runs"), (("x.db", "9"), 1, "has no run 9"),
+for words, status, text in (((), 2, "which run"), (("x.db",), 1, "holds 9 runs"), (("x.db", "10"), 1, "has no run 10"),
                             (("x.db", "one"), 2, "RUN"), (("nix.db", "1"), 1, "nix.db"), (("make.lua", "1"), 1, "not a database"),
                             (("x.db", "1", "--outpt=y"), 2, "--output"), (("x.db", "1", "2"), 2, "left over")):
     r = replay(*words)

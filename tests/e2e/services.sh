@@ -38,7 +38,7 @@ done
 expect 0 "^  slices  *a list of tables  *(required)" model.forward
 expect 0 "^    first_position  *an integer from 0 to 2147483647  *0  *of its first row, absolute$" model.forward
 expect 0 "^    logits  *true or false  *false  *output rows give logits$" model.forward
-expect 0 "^      format  *one of summary, top, full  *summary " model.forward
+expect 0 "^      format  *one of summary, top, full, scores, values, norms, lens, hidden  *summary " model.forward
 expect 0 "^  text  *a text  *(required)" tokenizer.encode
 expect 0 "^  tokens  *a list of i32  *ids$" tokenizer.encode
 expect 0 "^      top_p  *a number above 0 to at most 1  *1  *1: off$" sampler.sample

@@ -6,6 +6,7 @@
 
 #include <forward/batch.h>
 #include <forward/edit.h>
+#include <forward/kept.h>
 
 static int check_spans(const struct lathe_forward_in *in, struct lathe_error *err)
 {
@@ -76,8 +77,8 @@ static int check_probe(const struct forward_limits *limits, const struct lathe_p
     return 0;
 }
 
-static int check_block(const struct forward_limits *limits, const struct forward_batch *b, uint32_t s, int32_t position,
-                       struct lathe_error *err)
+int forward_block_check(const struct forward_limits *limits, const struct forward_batch *b, uint32_t s, int32_t position,
+                        struct lathe_error *err)
 {
     const struct lathe_slice *slice = &b->slices[s];
     uint32_t at = (uint32_t)position / limits->params.block_tokens;
@@ -103,29 +104,15 @@ static int check_positions(const struct forward_limits *limits, const struct lat
         return lathe_fail(err, LATHE_ERANGE, "forward: slice %u (request %" PRIu64 ") has %u tokens from position %d; the "
                           "context holds %u", s, slice->request, slice->token_count, slice->first_position,
                           limits->params.context_tokens);
-    if (!inside(slice->block_first, slice->block_count, in->blocks.count) ||
-        !inside(slice->kept_first, slice->kept_count, in->kept.count))
-        return lathe_fail(err, LATHE_EINVAL, "forward: slice %u (request %" PRIu64 ") has a block table or kept list "
-                          "outside its message", s, slice->request);
+    if (!inside(slice->block_first, slice->block_count, in->blocks.count))
+        return lathe_fail(err, LATHE_EINVAL, "forward: slice %u (request %" PRIu64 ") has a block table outside its "
+                          "message", s, slice->request);
     int32_t last = slice->first_position + (int32_t)slice->token_count - 1;
     int32_t from = slice->kept_count ? slice->first_position : 0;
     for (int64_t p = from; p <= last; p = (p / step + 1) * step)
-        if ((status = check_block(limits, b, s, (int32_t)p, err)))
+        if ((status = forward_block_check(limits, b, s, (int32_t)p, err)))
             return status;
-    uint32_t before = 0;
-    for (uint32_t k = 0; k < slice->kept_count; k++) {
-        int32_t p = b->kept[slice->kept_first + k];
-        if (p < 0 || (k && p <= b->kept[slice->kept_first + k - 1]))
-            return lathe_fail(err, LATHE_EINVAL, "forward: slice %u (request %" PRIu64 ") has a kept list that does not "
-                              "ascend at entry %u", s, slice->request, k);
-        if (p >= slice->first_position)
-            break;
-        if ((status = check_block(limits, b, s, p, err)))
-            return status;
-        before++;
-    }
-    b->slice_kept[s] = before;
-    return 0;
+    return forward_kept_check(limits, in, b, s, err);
 }
 
 static int check_slice(const struct forward_limits *limits, const struct lathe_forward_in *in, struct forward_batch *b,
@@ -247,7 +234,7 @@ int forward_batch_check(const struct forward_limits *limits, const struct lathe_
     int status;
     if ((status = forward_reply_check(&out->head, sizeof *out, "forward", err)))
         return status;
-    out->logits_rows = out->hidden_rows = out->attention_bytes = 0;
+    out->logits_rows = out->hidden_rows = out->attention_bytes = out->mass_bytes = 0;
     if (in->head.bytes < sizeof *in || in->head.bytes > in->head.capacity)
         return lathe_fail(err, LATHE_EINVAL, "forward: the message says it has %" PRIu64 " bytes of %" PRIu64 "; its fixed "
                           "fields alone are %zu", in->head.bytes, in->head.capacity, sizeof *in);
@@ -274,9 +261,14 @@ int forward_batch_check(const struct forward_limits *limits, const struct lathe_
     b->edits = 0;
     if (b->intervention_count && (status = forward_edits_check(in, b, err)))
         return status;
+    int32_t scope = limits->params.kv_scope;
+    b->layer_sets = scope == LATHE_KV_REQUEST ? 0 : lathe_kv_sets(scope, 1, limits->kv_heads);
+    b->head_sets = scope == LATHE_KV_HEAD;
     b->logits = region(out, out->logits);
     b->hidden = region(out, out->hidden);
     b->attention = region(out, out->attention);
+    b->masses = region(out, out->masses);
+    b->mass_count = 0;
 
     uint64_t attention = 0, logits_rows = 0, hidden_rows = 0, outputs = 0;
     uint64_t room = ((uintptr_t)b->attention & 7) ? 0 : out->attention.bytes;
@@ -285,6 +277,8 @@ int forward_batch_check(const struct forward_limits *limits, const struct lathe_
         if ((status = check_slice(limits, in, b, s, err)))
             return status;
         number_rows(b, s, room, &attention);
+        if ((status = forward_mass_place(limits, b, s, err)))
+            return status;
         logits_rows += slice->flags & LATHE_SLICE_LOGITS ? slice->output_count : 0;
         hidden_rows += slice->flags & LATHE_SLICE_HIDDEN ? slice->output_count : 0;
         outputs += slice->output_count;
@@ -295,13 +289,14 @@ int forward_batch_check(const struct forward_limits *limits, const struct lathe_
     out->logits_rows = logits_rows;
     out->hidden_rows = hidden_rows;
     out->attention_bytes = attention;
+    out->mass_bytes = b->mass_count * sizeof(float);
     if ((status = check_region("logits", out->logits, logits_rows, limits->vocab_tokens, err)) ||
         (status = check_region("hidden states", out->hidden, hidden_rows, limits->embedding_width, err)))
         return status;
     if (attention > room)
         return lathe_fail(err, LATHE_EFULL, "forward: attention records need %" PRIu64 " bytes; the reply has room for "
                           "%" PRIu64 " (8-byte aligned): probe fewer rows or prefill in smaller chunks", attention, room);
-    return 0;
+    return forward_mass_check(b, out, err);
 }
 
 int forward_params_check(const struct lathe_context_params *p, struct lathe_error *err)
@@ -314,5 +309,8 @@ int forward_params_check(const struct lathe_context_params *p, struct lathe_erro
                           p->batch_tokens, p->batch_slices, p->context_tokens, p->output_rows);
     if (p->context_tokens > INT32_MAX || p->blocks > INT32_MAX || p->block_tokens > INT32_MAX)
         return lathe_fail(err, LATHE_ERANGE, "context_create: positions and blocks are counted in 31 bits");
+    if (p->kv_scope < LATHE_KV_REQUEST || p->kv_scope > LATHE_KV_HEAD || p->kv_flags & ~(uint32_t)LATHE_KV_KEYS_UNROTATED)
+        return lathe_fail(err, LATHE_EINVAL, "context_create: kv_scope %d and kv_flags %u; scopes are 0 to %d, the only flag "
+                          "is %d", p->kv_scope, p->kv_flags, LATHE_KV_HEAD, LATHE_KV_KEYS_UNROTATED);
     return 0;
 }

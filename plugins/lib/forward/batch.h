@@ -11,7 +11,8 @@
  * its record, with the record's header already written.
  *
  * A row of a slice sees its own slice's rows up to itself, and of the earlier positions
- * all, or with a kept list those on it (entries at or after first_position change nothing). */
+ * all, or with a kept list those on it (entries at or after first_position change nothing).
+ * By the context's kv_scope a slice has one list, one a layer, or one a KV head: kept.c. */
 #ifndef LATHE_FORWARD_BATCH_H
 #define LATHE_FORWARD_BATCH_H
 
@@ -19,8 +20,7 @@
 
 struct forward_limits {
     struct lathe_context_params params;
-    uint32_t vocab_tokens, embedding_width, layers, heads;
-    uint32_t head_width;
+    uint32_t vocab_tokens, embedding_width, layers, heads, kv_heads, head_width;
     uint32_t probe_formats; /* what the model offers, as in lathe_model_info; */
     uint32_t interventions; /* anything else is refused */
 };
@@ -54,9 +54,14 @@ struct forward_batch {
     uint32_t layer_probed;     /* rows that a probe of layers wants */
     struct forward_row *rows;  /* caller's, params.batch_tokens of them */
     uint32_t *slice_rows;      /* caller's, params.batch_slices: first row of each slice */
-    uint32_t *slice_kept;      /* caller's, params.batch_slices: kept positions before first_position */
+    uint32_t *slice_kept;      /* caller's, params.batch_slices: kept positions before first_position, of each set */
+    uint64_t *slice_mass;      /* caller's, params.batch_slices: 1 + the slice's first number in `masses`, 0: wants
+                                  none. NULL: the model can't tell masses */
     float *logits, *hidden;    /* where the reply's rows go */
     unsigned char *attention;
+    float *masses;             /* all zero after the check */
+    uint64_t mass_count;
+    uint32_t layer_sets, head_sets; /* sets that a layer, a KV head is further on: 0 where they share one */
 };
 
 /* Fills `batch` and the counts of `out` (all of them or none). LATHE_EINVAL, LATHE_ERANGE: the
@@ -78,15 +83,48 @@ static inline uint32_t forward_probe_count(const struct lathe_slice *slice)
     return slice->probe_count ? slice->probe_count : 1;
 }
 
-/* The j-th key that rows of this slice may look at: its absolute position. */
-static inline int32_t forward_key_position(const struct forward_batch *b, uint32_t s, uint32_t j)
+/* The set of kept positions that a KV head of a layer looks at. */
+static inline uint32_t forward_set(const struct forward_batch *b, uint32_t layer, uint32_t kv_head)
+{
+    return layer * b->layer_sets + kv_head * b->head_sets;
+}
+
+/* The j-th key of a set that rows of this slice may look at: its absolute position. */
+static inline int32_t forward_key_position(const struct forward_batch *b, uint32_t s, uint32_t set, uint32_t j)
 {
     const struct lathe_slice *slice = &b->slices[s];
     if (slice->kept_count == 0)
         return (int32_t)j;
     if (j < b->slice_kept[s])
-        return b->kept[slice->kept_first + j];
+        return b->kept[slice->kept_first + (uint64_t)set * slice->kept_count + j];
     return slice->first_position + (int32_t)(j - b->slice_kept[s]);
+}
+
+/* Where a row stands to its rotation: its position, or its number among the keys that it sees. */
+static inline int32_t forward_row_turn(const struct forward_batch *b, const struct forward_row *row)
+{
+    return b->slices[row->slice].flags & LATHE_SLICE_CACHE_POSITIONS ? (int32_t)row->keys - 1 : row->position;
+}
+
+/* The same of a slice's key. */
+static inline int32_t forward_key_turn(const struct forward_batch *b, uint32_t s, uint32_t set, uint32_t j)
+{
+    return b->slices[s].flags & LATHE_SLICE_CACHE_POSITIONS ? (int32_t)j : forward_key_position(b, s, set, j);
+}
+
+/* Keys that the slice's last row sees: the width of its masses. */
+static inline uint32_t forward_slice_keys(const struct forward_batch *b, uint32_t s)
+{
+    const struct lathe_slice *slice = &b->slices[s];
+    return (slice->kept_count ? b->slice_kept[s] : (uint32_t)slice->first_position) + slice->token_count;
+}
+
+/* The masses of a set of a slice, (forward_slice_keys); NULL where the slice wants none. */
+static inline float *forward_masses(const struct forward_batch *b, uint32_t s, uint32_t set)
+{
+    if (!b->slice_mass || !b->slice_mass[s])
+        return NULL;
+    return b->masses + (b->slice_mass[s] - 1) + (uint64_t)set * forward_slice_keys(b, s);
 }
 
 #endif

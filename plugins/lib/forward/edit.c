@@ -127,6 +127,7 @@ int forward_edit_keys(const struct forward_batch *b, const struct forward_row *r
                       float *scores)
 {
     int went = 0;
+    uint32_t set = forward_set(b, layer, head / (b->limits->heads / b->limits->kv_heads));
     for (uint32_t kind = LATHE_KEYS_DROP; kind <= LATHE_KEYS_KEEP; kind++) {
         const struct lathe_intervention *i;
         for (uint64_t left = row->edits; (i = next(b, &left, kind, layer));) {
@@ -134,7 +135,7 @@ int forward_edit_keys(const struct forward_batch *b, const struct forward_row *r
                 continue;
             uint32_t k = 0;
             for (uint32_t j = 0; j + 1 < row->keys; j++) { /* both lists ascend; the last key is the row itself */
-                int32_t position = forward_key_position(b, row->slice, j);
+                int32_t position = forward_key_position(b, row->slice, set, j);
                 while (k < i->key_count && b->intervention_keys[i->key_first + k] < position)
                     k++;
                 int listed = k < i->key_count && b->intervention_keys[i->key_first + k] == position;

@@ -5,14 +5,30 @@
 
 #include <forward/kv.h>
 
-static size_t element_bytes(int32_t dtype)
+static size_t row_bytes(const struct forward_kv_shape *shape, int32_t dtype)
 {
-    return dtype == LATHE_F16 ? 2 : 4;
+    return (size_t)shape->head_width / lathe_dtype_block(dtype) * lathe_dtype_block_bytes(dtype);
 }
 
 uint64_t forward_kv_bytes_per_token(const struct forward_kv_shape *shape, int32_t dtype)
 {
-    return 2ull * shape->layers * shape->kv_heads * shape->head_width * element_bytes(dtype);
+    return 2ull * shape->layers * shape->kv_heads * row_bytes(shape, dtype);
+}
+
+uint32_t forward_kv_dtypes(const struct forward_kv_shape *shape)
+{
+    uint32_t whole_blocks = shape->head_width % lathe_dtype_block(LATHE_Q8_0) == 0;
+    return 1u << LATHE_F32 | 1u << LATHE_F16 | whole_blocks << LATHE_Q8_0;
+}
+
+int forward_kv_dtype_check(const struct forward_kv_shape *shape, int32_t dtype, struct lathe_error *err)
+{
+    if (dtype >= 0 && dtype < 32 && forward_kv_dtypes(shape) >> dtype & 1)
+        return 0;
+    if (dtype == LATHE_Q8_0)
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "keys and values in Q8_0 are packed by %u elements; this model's heads have "
+                          "%u: keep them in F16 or F32", lathe_dtype_block(dtype), shape->head_width);
+    return lathe_fail(err, LATHE_EUNSUPPORTED, "keys and values are kept in F32, F16 or Q8_0, not %s", lathe_dtype_name(dtype));
 }
 
 int forward_kv_open(struct forward_kv *kv, const struct lathe_host *host, const struct forward_kv_shape *shape,
@@ -28,7 +44,7 @@ int forward_kv_open(struct forward_kv *kv, const struct lathe_host *host, const 
     kv->block_tokens = params->block_tokens;
     kv->blocks = params->blocks;
     kv->dtype = params->kv_dtype;
-    kv->row_bytes = (size_t)kv->head_width * element_bytes(kv->dtype);
+    kv->row_bytes = row_bytes(shape, kv->dtype);
     if (__builtin_mul_overflow(kv->row_bytes, (size_t)kv->block_tokens, &kv->head_bytes) ||
         __builtin_mul_overflow(kv->head_bytes, (size_t)kv->kv_heads, &kv->side_bytes) ||
         __builtin_mul_overflow(kv->side_bytes, (size_t)kv->layers * 2, &kv->block_bytes) ||

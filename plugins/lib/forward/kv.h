@@ -22,7 +22,7 @@ struct forward_kv {
         int used;
     } *swapped;                 /* swap_blocks of them */
     uint32_t layers, kv_heads, head_width, block_tokens, blocks, swap_blocks;
-    int32_t dtype;              /* LATHE_F32 or LATHE_F16 */
+    int32_t dtype;              /* one of forward_kv_dtypes */
     size_t row_bytes;           /* one head's key of one position */
     size_t head_bytes, side_bytes, block_bytes;
 };
@@ -33,6 +33,10 @@ struct forward_kv_shape {
 
 /* Bytes of keys and values a position takes. */
 uint64_t forward_kv_bytes_per_token(const struct forward_kv_shape *shape, int32_t dtype);
+
+/* What they can be kept in: bits 1 << enum lathe_dtype. Another is refused with a sentence. */
+uint32_t forward_kv_dtypes(const struct forward_kv_shape *shape);
+int forward_kv_dtype_check(const struct forward_kv_shape *shape, int32_t dtype, struct lathe_error *err);
 
 /* LATHE_ENOMEM names the bytes wanted; nothing is kept then. [loader] */
 int forward_kv_open(struct forward_kv *kv, const struct lathe_host *host, const struct forward_kv_shape *shape,

@@ -30,12 +30,12 @@ static void pack_summary(const struct forward_batch *b, const struct forward_row
     const struct kernels *k = kernels_best();
     uint32_t keys = row->keys, best = heaviest(k, w->weights, keys);
     uint32_t recent = p->recent_window < keys ? p->recent_window : keys;
-    float first = forward_key_position(b, row->slice, 0) == 0 ? w->weights[0] : 0;
+    float first = forward_key_position(b, row->slice, w->set, 0) == 0 ? w->weights[0] : 0;
     float four[4] = { first, k->sum(w->weights + keys - recent, recent), w->weights[keys - 1], w->weights[best] };
     uint16_t halves[4];
     k->scale_to_half(halves, four, w->scale, 4);
     *out = (struct lathe_attention_summary){ w->entropy, halves[0], halves[1], halves[2], halves[3],
-                                             (uint32_t)forward_key_position(b, row->slice, best) };
+                                             (uint32_t)forward_key_position(b, row->slice, w->set, best) };
 }
 
 /* A heap of the k heaviest so far, the lightest of them (of equals the later key) on top. */
@@ -104,7 +104,7 @@ static void pack_top(const struct forward_batch *b, const struct forward_row *ro
 {
     uint32_t count = forward_largest(w->weights, row->keys, k, out);
     for (uint32_t j = 0; j < count; j++) {
-        out[j].key = (uint32_t)forward_key_position(b, row->slice, out[j].key);
+        out[j].key = (uint32_t)forward_key_position(b, row->slice, w->set, out[j].key);
         out[j].weight *= w->scale;
     }
     for (uint32_t j = count; j < k; j++)

@@ -23,6 +23,7 @@ struct forward_weights {
     const float *weights; /* exp(score − largest score), one a key */
     float scale;          /* 1 / their sum */
     float entropy;        /* nats; read by `summary` */
+    uint32_t set;         /* of kept positions: which keys these are */
     const float *value_norms; /* one a key; read by `values` */
 };
 

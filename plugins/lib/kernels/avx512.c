@@ -9,6 +9,11 @@
 #define STORE(p, v) _mm512_storeu_ps(p, v)
 #define ALL(x) _mm512_set1_ps(x)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define FMADDSUB(a, b, c) _mm512_fmaddsub_ps(a, b, c)
+#define SWAPPED(v) _mm512_permute_ps(v, 0xb1)
+#define TWICE(p)                                                                                                      \
+    _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),                          \
+                          _mm512_castps256_ps512(_mm256_loadu_ps(p)))
 #define LARGER(a, b) _mm512_max_ps(a, b)
 #define EQUAL(a, b) (uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ)
 #define REACHES(a, b) (uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)

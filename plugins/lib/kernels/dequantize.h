@@ -38,6 +38,26 @@ static void dequantize_q8_0(const uint8_t *b, float *y, size_t blocks)
     }
 }
 
+/* The other way: d = largest / 127, q = x / d rounded to even by the adder. The largest is found among the
+ * bits of magnitudes, which order as they do; NaN is the largest of all and makes the block NaN. */
+static void quantize_q8_0(void *row, const float *x, size_t count)
+{
+    uint8_t *b = row;
+    for (size_t done = 0; done < count; done += 32, x += 32, b += 34) {
+        uint32_t bits[32], most = 0;
+        int8_t q[32];
+        memcpy(bits, x, sizeof bits);
+        for (int i = 0; i < 32; i++)
+            most = (bits[i] & 0x7fffffffu) > most ? bits[i] & 0x7fffffffu : most;
+        float largest = float_of_bits(most), by = most ? 127.0f / largest : 0;
+        uint16_t d = half_of_float(largest / 127.0f);
+        for (int i = 0; i < 32; i++)
+            q[i] = (int8_t)(uint8_t)bits_of_float(x[i] * by + 12582912.0f); /* 1.5 · 2^23: the low bits are the number */
+        memcpy(b, &d, 2);
+        memcpy(b + 2, q, 32);
+    }
+}
+
 static void dequantize_q4_0(const uint8_t *b, float *y, size_t blocks)
 {
     for (; blocks--; b += 18, y += 32) {

@@ -47,12 +47,18 @@ struct kernels {
     void (*rope_interleaved)(float *x, const float *turn, size_t pairs);
     void (*rope_halves)(float *x, const float *turn, size_t pairs);
 
+    /* The same of n rows of `width` elements, each by its own turn, (n, 2 · pairs); y may be x. The turned
+     * products are fused where the processor can: within a unit in the last place of rope_*. */
+    void (*turn_interleaved)(float *y, const float *x, const float *turns, size_t n, size_t width, size_t pairs);
+    void (*turn_halves)(float *y, const float *x, const float *turns, size_t n, size_t width, size_t pairs);
+
     /* y = a · x, y += x */
     void (*scale)(float *y, const float *x, float a, size_t n);
     void (*add)(float *y, const float *x, size_t n);
 
     void (*half_to_float)(float *out, const uint16_t *in, size_t n);
     void (*float_to_half)(uint16_t *out, const float *in, size_t n);
+    void (*quantize_q8_0)(void *row, const float *in, size_t n); /* whole blocks; the same bytes in all */
 
     /* out = a · x as halves, values beyond ±65504 as these. */
     void (*scale_to_half)(uint16_t *out, const float *x, float a, size_t n);

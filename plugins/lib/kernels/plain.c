@@ -77,6 +77,22 @@ static void rope_halves(float *x, const float *turn, size_t pairs)
     }
 }
 
+static void turn_interleaved(float *y, const float *x, const float *turns, size_t n, size_t width, size_t pairs)
+{
+    for (; n--; y += width, x += width, turns += 2 * pairs) {
+        memmove(y, x, width * sizeof *y);
+        rope_interleaved(y, turns, pairs);
+    }
+}
+
+static void turn_halves(float *y, const float *x, const float *turns, size_t n, size_t width, size_t pairs)
+{
+    for (; n--; y += width, x += width, turns += 2 * pairs) {
+        memmove(y, x, width * sizeof *y);
+        rope_halves(y, turns, pairs);
+    }
+}
+
 static void scale(float *y, const float *x, float a, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -150,10 +166,13 @@ const struct kernels kernels_plain = {
     .swiglu = swiglu,
     .rope_interleaved = rope_interleaved,
     .rope_halves = rope_halves,
+    .turn_interleaved = turn_interleaved,
+    .turn_halves = turn_halves,
     .scale = scale,
     .add = add_rows,
     .half_to_float = half_to_float,
     .float_to_half = float_to_half,
+    .quantize_q8_0 = quantize_q8_0,
     .scale_to_half = scale_to_half,
     .sum = sum,
     .find = find,

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* The kernels in vectors of LANES floats: one body, included by avx2.c and avx512.c, which
  * define V (the vector type), LANES, LOAD, STORE, ALL (one number in all lanes), FMA (a·b + c),
- * LARGER, SUM and LARGEST (across lanes), EQUAL and REACHES (a bit a lane), SUMS (of four vectors, side by side), MOST_ROWS (3 or
- * 4: as many rows of a tile as there are registers for), scale_bytes and scale_bytes_add. What is left of a row goes through plain loops.
+ * LARGER, SUM and LARGEST (across lanes), EQUAL and REACHES (a bit a lane), SUMS (of four vectors, side
+ * by side), MOST_ROWS (3 or 4: as many rows of a tile as there are registers for), TWICE (LANES / 2
+ * numbers, each twice), SWAPPED (neighbours exchanged), FMADDSUB (a·b − c in even lanes, a·b + c in odd
+ * ones), scale_bytes and scale_bytes_add. What is left of a row goes through plain loops.
  *
  * exp: x = n·ln 2 + r, |r| ≤ ln 2 / 2; a polynomial of degree 5 after the first two terms
  * (Cephes expf) and n added to the exponent's bits: within 2 units in the last place. Below
@@ -220,6 +222,44 @@ static void rope_halves(float *x, const float *turn, size_t pairs)
     }
 }
 
+/* Pairs side by side: a·c − b·s and b·c + a·s are (a b)·(c c) −/+ (b a)·(s s). */
+static void turn_interleaved(float *y, const float *x, const float *turns, size_t n, size_t width, size_t pairs)
+{
+    for (; n--; y += width, x += width, turns += 2 * pairs) {
+        size_t i = 0;
+        for (; 2 * i + LANES <= 2 * pairs; i += LANES / 2) {
+            V ab = LOAD(x + 2 * i);
+            STORE(y + 2 * i, FMADDSUB(ab, TWICE(turns + i), SWAPPED(ab) * TWICE(turns + pairs + i)));
+        }
+        for (; i < pairs; i++) {
+            float a = x[2 * i], b = x[2 * i + 1], c = turns[i], s = turns[pairs + i];
+            y[2 * i] = a * c - b * s;
+            y[2 * i + 1] = b * c + a * s;
+        }
+        if (y != x)
+            memcpy(y + 2 * pairs, x + 2 * pairs, (width - 2 * pairs) * sizeof *y);
+    }
+}
+
+static void turn_halves(float *y, const float *x, const float *turns, size_t n, size_t width, size_t pairs)
+{
+    for (; n--; y += width, x += width, turns += 2 * pairs) {
+        size_t i = 0;
+        for (; i + LANES <= pairs; i += LANES) {
+            V a = LOAD(x + i), b = LOAD(x + i + pairs), c = LOAD(turns + i), s = LOAD(turns + pairs + i);
+            STORE(y + i, a * c - b * s);
+            STORE(y + i + pairs, b * c + a * s);
+        }
+        for (; i < pairs; i++) {
+            float a = x[i], b = x[i + pairs], c = turns[i], s = turns[pairs + i];
+            y[i] = a * c - b * s;
+            y[i + pairs] = b * c + a * s;
+        }
+        if (y != x)
+            memcpy(y + 2 * pairs, x + 2 * pairs, (width - 2 * pairs) * sizeof *y);
+    }
+}
+
 static void scale(float *y, const float *x, float a, size_t n)
 {
     size_t i = 0;
@@ -325,5 +365,6 @@ static size_t reaching(const float *x, size_t n, float least, uint32_t *at)
         .name = set, .dequantize = dequantize_lanes, .few = few, .weigh = weigh, .softmax = softmax,                    \
         .rmsnorm = rmsnorm, .swiglu = swiglu, .rope_interleaved = rope_interleaved, .rope_halves = rope_halves,       \
         .scale = scale, .add = add_rows, .half_to_float = half_to_float, .float_to_half = float_to_half,              \
+        .turn_interleaved = turn_interleaved, .turn_halves = turn_halves, .quantize_q8_0 = quantize_q8_0,             \
         .scale_to_half = scale_to_half, .sum = sum_all, .find = find, .reached_by = reached_by, .reaching = reaching  \
     }

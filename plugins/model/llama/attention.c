@@ -17,88 +17,43 @@
 
 #include <cblas.h>
 
-#include "llama.h"
+#include "attention_keys.h"
 
-enum { FEW_QUERIES = 8, KEYS_AT_A_TIME = 256 };
+enum { FEW_QUERIES = 8 };
 
 struct attention {
     struct llama_context *context;
-    uint32_t layer;
+    uint32_t layer, first; /* first: item of the wave */
 };
-
-/* Keys that lie one after the other: `count` of them from the slice's key number `key`. */
-struct run {
-    uint32_t count;
-    int32_t block;
-    uint32_t slot;
-};
-
-static struct run find_run(const struct llama_context *c, uint32_t s, uint32_t key, uint32_t keys)
-{
-    const struct lathe_slice *slice = &c->batch.slices[s];
-    uint32_t step = c->kv.block_tokens;
-    int32_t position = forward_key_position(&c->batch, s, key);
-    struct run run = { 1, c->batch.blocks[slice->block_first + (uint32_t)position / step], (uint32_t)position % step };
-    uint32_t most = step - run.slot < keys - key ? step - run.slot : keys - key;
-    most = most < KEYS_AT_A_TIME ? most : KEYS_AT_A_TIME;
-    if (slice->kept_count == 0)
-        run.count = most;
-    else
-        while (run.count < most && forward_key_position(&c->batch, s, key + run.count) == position + (int32_t)run.count)
-            run.count++;
-    return run;
-}
-
-/* A run's keys (side 0) or values (1), (count, head) in float32; `panel` if they must be converted. */
-static const float *run_rows(const struct llama_context *c, const struct run *run, uint32_t layer, int side,
-                             uint32_t kv_head, float *panel)
-{
-    const unsigned char *at = (const unsigned char *)forward_kv_at(&c->kv, run->block, layer, side, kv_head) +
-                              run->slot * c->kv.row_bytes;
-    if (c->kv.dtype == LATHE_F32)
-        return (const float *)(const void *)at;
-    c->model->kernels->half_to_float(panel, (const uint16_t *)(const void *)at, (size_t)run->count * c->kv.head_width);
-    return panel;
-}
-
-static void gather(const struct llama_context *c, uint32_t s, uint32_t keys, uint32_t layer, int side, uint32_t kv_head,
-                   float *panel, float *to)
-{
-    size_t head = c->kv.head_width;
-    for (uint32_t key = 0; key < keys;) {
-        struct run run = find_run(c, s, key, keys);
-        memcpy(to + key * head, run_rows(c, &run, layer, side, kv_head, panel), run.count * head * sizeof(float));
-        key += run.count;
-    }
-}
 
 /* |value| of each key, for the probe of values. */
-static void find_value_norms(const struct llama_context *c, uint32_t s, uint32_t keys, uint32_t layer, uint32_t kv_head,
+static void find_value_norms(const struct llama_context *c, const struct llama_keys *from, uint32_t keys,
                              struct llama_scratch *w)
 {
     size_t head = c->kv.head_width;
     for (uint32_t key = 0; key < keys;) {
-        struct run run = find_run(c, s, key, keys);
-        const float *rows = run_rows(c, &run, layer, 1, kv_head, w->panel);
-        for (uint32_t i = 0; i < run.count; i++, key++) {
-            c->model->kernels->few(w->value_norms + key, 1, rows + i * head, head, 1, rows + i * head, head, 1, head, 0);
+        struct llama_rows rows = llama_next_rows(c, from, 1, key, keys, w->panel);
+        for (uint32_t i = 0; i < rows.count; i++, key++) {
+            const float *value = rows.at + i * head;
+            c->model->kernels->few(w->value_norms + key, 1, value, head, 1, value, head, 1, head, 0);
             w->value_norms[key] = sqrtf(w->value_norms[key]);
         }
     }
 }
 
 /* Scores to weights in place, with interventions and the probe of heads. */
-static void weigh_rows(struct llama_context *c, const struct llama_tile *tile, uint32_t layer, uint32_t kv_head,
+static void weigh_rows(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
                        struct llama_scratch *w, uint32_t keys)
 {
     const struct kernels *k = c->model->kernels;
     uint32_t group = c->model->shape.heads / c->model->shape.kv_heads;
+    uint32_t layer = from->layer;
     int have_norms = 0, went = 0;
     for (uint32_t t = 0; t < tile->count; t++) {
         const struct forward_row *row = &c->batch.rows[tile->first + t];
         for (uint32_t g = 0; g < group; g++) {
             float *scores = w->scores + (size_t)(t * group + g) * c->score_stride, entropy = 0;
-            uint32_t head = kv_head * group + g, probed = forward_probed(&c->batch, row, layer, head);
+            uint32_t head = from->kv_head * group + g, probed = forward_probed(&c->batch, row, layer, head);
             if (row->edits)
                 went = forward_edit_keys(&c->batch, row, layer, head, scores);
             if (probed & FORWARD_BEFORE_SOFTMAX)
@@ -111,9 +66,9 @@ static void weigh_rows(struct llama_context *c, const struct llama_tile *tile, u
             memset(scores + row->keys, 0, (keys - row->keys) * sizeof(float));
             w->inverse[t * group + g] = inverse;
             if (probed & FORWARD_AFTER_SOFTMAX) {
-                struct forward_weights weights = { scores, inverse, entropy, w->value_norms };
+                struct forward_weights weights = { scores, inverse, entropy, from->set, w->value_norms };
                 if (probed >> LATHE_PROBE_VALUES & 1 && !have_norms) {
-                    find_value_norms(c, tile->slice, keys, layer, kv_head, w);
+                    find_value_norms(c, from, keys, w);
                     have_norms = 1;
                 }
                 forward_probe_pack(&c->batch, row, layer, head, &weights);
@@ -122,36 +77,34 @@ static void weigh_rows(struct llama_context *c, const struct llama_tile *tile, u
     }
 }
 
-static void few_queries(struct llama_context *c, const struct llama_tile *tile, uint32_t layer, uint32_t kv_head,
+static void few_queries(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
                         struct llama_scratch *w, uint32_t queries, uint32_t keys)
 {
     const struct kernels *k = c->model->kernels;
     size_t head = c->kv.head_width;
     for (uint32_t key = 0; key < keys;) {
-        struct run run = find_run(c, tile->slice, key, keys);
-        k->few(w->scores + key, c->score_stride, w->queries, head, queries,
-               run_rows(c, &run, layer, 0, kv_head, w->panel), head, run.count, head, 0);
-        key += run.count;
+        struct llama_rows rows = llama_next_rows(c, from, 0, key, keys, w->panel);
+        k->few(w->scores + key, c->score_stride, w->queries, head, queries, rows.at, head, rows.count, head, 0);
+        key += rows.count;
     }
-    weigh_rows(c, tile, layer, kv_head, w, keys);
+    weigh_rows(c, tile, from, w, keys);
     memset(w->results, 0, queries * head * sizeof(float));
     for (uint32_t key = 0; key < keys;) {
-        struct run run = find_run(c, tile->slice, key, keys);
-        k->weigh(w->results, head, w->scores + key, c->score_stride, queries,
-                 run_rows(c, &run, layer, 1, kv_head, w->panel), head, run.count, head);
-        key += run.count;
+        struct llama_rows rows = llama_next_rows(c, from, 1, key, keys, w->panel);
+        k->weigh(w->results, head, w->scores + key, c->score_stride, queries, rows.at, head, rows.count, head);
+        key += rows.count;
     }
 }
 
-static void many_queries(struct llama_context *c, const struct llama_tile *tile, uint32_t layer, uint32_t kv_head,
+static void many_queries(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
                          struct llama_scratch *w, uint32_t queries, uint32_t keys)
 {
     int head = (int)c->kv.head_width, stride = (int)c->score_stride;
-    gather(c, tile->slice, keys, layer, 0, kv_head, w->panel, w->keys);
-    gather(c, tile->slice, keys, layer, 1, kv_head, w->panel, w->values);
+    llama_gather(c, from, 0, 0, keys, w->keys);
+    llama_gather(c, from, 1, 0, keys, w->values);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)queries, (int)keys, head, 1.0f, w->queries, head, w->keys,
                 head, 0.0f, w->scores, stride);
-    weigh_rows(c, tile, layer, kv_head, w, keys);
+    weigh_rows(c, tile, from, w, keys);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)queries, head, (int)keys, 1.0f, w->scores, stride,
                 w->values, head, 0.0f, w->results, head);
 }
@@ -173,6 +126,7 @@ static void attend(void *arg, uint32_t item, uint32_t thread)
     const struct attention *a = arg;
     struct llama_context *c = a->context;
     const struct llama_shape *s = &c->model->shape;
+    item += a->first;
     uint32_t group = s->heads / s->kv_heads, kv_head = item % s->kv_heads;
     /* last tiles first: they see most keys, and small items at the end keep all threads busy */
     const struct llama_tile *tile = &c->tiles[c->tile_count - 1 - item / s->kv_heads];
@@ -183,13 +137,16 @@ static void attend(void *arg, uint32_t item, uint32_t thread)
     }
     uint32_t queries = tile->count * group, keys = c->batch.rows[tile->first + tile->count - 1].keys;
     size_t row = (size_t)group * s->head, from = kv_head * row;
+    struct llama_keys keys_of = { tile->slice, forward_set(&c->batch, a->layer, kv_head), a->layer, kv_head };
     float scale = 1.0f / sqrtf((float)s->head);
     for (uint32_t t = 0; t < tile->count; t++)
         c->model->kernels->scale(w->queries + t * row, c->qkv + (tile->first + t) * c->qkv_width + from, scale, row);
     if (queries <= FEW_QUERIES)
-        few_queries(c, tile, a->layer, kv_head, w, queries, keys);
+        few_queries(c, tile, &keys_of, w, queries, keys);
     else
-        many_queries(c, tile, a->layer, kv_head, w, queries, keys);
+        many_queries(c, tile, &keys_of, w, queries, keys);
+    if (c->batch.mass_count)
+        llama_mass_of_tile(c, a->layer, item, w, queries, keys);
     for (uint32_t t = 0; t < tile->count; t++)
         for (uint32_t g = 0; g < group; g++)
             c->model->kernels->scale(c->mixed + (size_t)(tile->first + t) * s->heads * s->head + from + g * s->head,
@@ -208,8 +165,18 @@ void llama_attention_tiles(struct llama_context *c)
     }
 }
 
+static void attend_items(void *arg, uint32_t first, uint32_t count)
+{
+    struct attention *a = arg;
+    a->first = first;
+    pool_run(a->context->pool, count, attend, a);
+}
+
 void llama_attention(struct llama_context *c, uint32_t layer)
 {
-    struct attention a = { c, layer };
-    pool_run(c->pool, c->tile_count * c->model->shape.kv_heads, attend, &a);
+    struct attention a = { c, layer, 0 };
+    if (c->batch.mass_count)
+        llama_mass_waves(c, layer, attend_items, &a);
+    else
+        attend_items(&a, 0, c->tile_count * c->model->shape.kv_heads);
 }

@@ -5,10 +5,10 @@
  * 2^20, heads at most 2^10 wide), so none can wrap 64 bits before it is asked for. */
 #include <string.h>
 
-#include "llama.h"
+#include "attention_keys.h"
 
 /* Query rows times heads of a tile: enough for a matrix product, little enough for the cache. */
-enum { TILE_QUERIES = 192, TILE_SCORES = 1 << 20, KEYS_AT_A_TIME = 256, LENS_FLOATS = 1 << 22, LENS_ROWS = 64 };
+enum { TILE_QUERIES = 192, TILE_SCORES = 1 << 20, LENS_FLOATS = 1 << 22, LENS_ROWS = 64 };
 
 struct take {
     const struct lathe_host *host;
@@ -31,8 +31,9 @@ void llama_context_destroy(void *context)
     const struct lathe_host *host = c->model->host;
     pool_close(c->pool);
     forward_kv_close(&c->kv);
-    void *const owned[] = { c->batch.rows, c->batch.slice_rows, c->batch.slice_kept, c->x, c->h, c->qkv, c->mixed, c->feed,
-                            c->turns, c->out, c->lens, c->lens_rows, c->tiles, c->scratch, c->scratch_memory };
+    void *const owned[] = { c->batch.rows, c->batch.slice_rows, c->batch.slice_kept, c->batch.slice_mass, c->x, c->h, c->qkv,
+                            c->mixed, c->feed, c->turns, c->key_turns, c->mass_lanes, c->out, c->lens, c->lens_rows,
+                            c->tiles, c->scratch, c->scratch_memory };
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         lathe_free(host, owned[i]);
     lathe_free(host, c);
@@ -49,8 +50,8 @@ static void take_scratch(struct llama_context *c, struct take *t, uint32_t threa
     c->tile_rows = rows ? (uint32_t)rows : 1;
     size_t queries = c->tile_rows * group;
     c->panel_floats = llama_panel_floats(s);
-    if (c->panel_floats < (size_t)KEYS_AT_A_TIME * s->head)
-        c->panel_floats = (size_t)KEYS_AT_A_TIME * s->head;
+    if (c->panel_floats < (size_t)LLAMA_PANEL_KEYS * s->head)
+        c->panel_floats = (size_t)LLAMA_PANEL_KEYS * s->head;
     size_t floats[] = { c->panel_floats, context * s->head, context * s->head, queries * s->head, queries * s->head,
                         queries * c->score_stride, queries, context };
     size_t each = 0;
@@ -80,9 +81,9 @@ int llama_context_create(void *self, const struct lathe_context_params *params, 
     int status = forward_params_check(params, err);
     if (status)
         return status;
-    if (params->kv_dtype != LATHE_F32 && params->kv_dtype != LATHE_F16)
-        return lathe_fail(err, LATHE_EUNSUPPORTED, "model llama keeps keys and values in F32 or F16, not %s",
-                          lathe_dtype_name(params->kv_dtype));
+    struct forward_kv_shape shape = { s->layers, s->kv_heads, s->head, m->swap_blocks };
+    if ((status = forward_kv_dtype_check(&shape, params->kv_dtype, err)))
+        return status;
     if (params->context_tokens > s->context)
         return lathe_fail(err, LATHE_ERANGE, "model %s was trained for %u tokens of context, %u wanted", m->name, s->context,
                           params->context_tokens);
@@ -95,13 +96,14 @@ int llama_context_create(void *self, const struct lathe_context_params *params, 
     size_t n = params->batch_tokens, q = (size_t)s->heads * s->head, kv = (size_t)s->kv_heads * s->head;
     c->model = m;
     c->limits = (struct forward_limits){ .params = *params, .vocab_tokens = s->vocab, .embedding_width = s->width,
-                                         .layers = s->layers, .heads = s->heads, .head_width = s->head,
+                                         .layers = s->layers, .heads = s->heads, .kv_heads = s->kv_heads, .head_width = s->head,
                                          .probe_formats = FORWARD_HEAD_FORMATS | FORWARD_LAYER_FORMATS,
                                          .interventions = FORWARD_INTERVENTIONS };
     c->qkv_width = q + 2 * kv;
     c->batch.rows = take(&t, n, sizeof *c->batch.rows);
     c->batch.slice_rows = take(&t, params->batch_slices, sizeof(uint32_t));
     c->batch.slice_kept = take(&t, params->batch_slices, sizeof(uint32_t));
+    c->batch.slice_mass = take(&t, params->batch_slices, sizeof(uint64_t));
     c->x = take(&t, n, s->width * sizeof(float));
     c->h = take(&t, n, s->width * sizeof(float));
     c->qkv = take(&t, n, c->qkv_width * sizeof(float));
@@ -114,12 +116,16 @@ int llama_context_create(void *self, const struct lathe_context_params *params, 
     c->lens = take(&t, c->lens_capacity, s->vocab * sizeof(float));
     c->lens_rows = take(&t, c->lens_capacity, sizeof *c->lens_rows);
     take_scratch(c, &t, threads);
+    c->mass_lanes = take(&t, LLAMA_MASS_LANES, c->score_stride * sizeof(float));
+    if (params->kv_flags & LATHE_KV_KEYS_UNROTATED)
+        c->key_turns = take(&t, params->context_tokens, s->rotated * sizeof(float));
+    for (uint32_t p = 0; c->key_turns && p < params->context_tokens; p++)
+        llama_turn(m, (int32_t)p, c->key_turns + (size_t)p * s->rotated);
     c->tile_capacity = params->batch_slices + params->batch_tokens / c->tile_rows + 1;
     c->tiles = take(&t, c->tile_capacity, sizeof *c->tiles);
     if (t.wanted)
         status = lathe_fail(err, LATHE_ENOMEM, "model llama: no memory for the scratch of %u rows and %u tokens of context: "
                             "%zu bytes wanted", params->batch_tokens, params->context_tokens, t.wanted);
-    struct forward_kv_shape shape = { s->layers, s->kv_heads, s->head, m->swap_blocks };
     if (status || (status = forward_kv_open(&c->kv, m->host, &shape, params, err)) ||
         (status = pool_open(m->host, threads, &c->pool, err))) {
         llama_context_destroy(c);

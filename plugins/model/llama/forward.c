@@ -35,7 +35,7 @@ static void embed_rows(void *arg, uint32_t item, uint32_t thread)
         const struct forward_row *row = &c->batch.rows[r];
         m->kernels->dequantize(e->dtype, e->bytes + row->token * e->row_bytes, c->x + (size_t)r * m->shape.width,
                                m->shape.width);
-        llama_turn(m, row->position, c->turns + (size_t)r * m->shape.rotated);
+        llama_turn(m, forward_row_turn(&c->batch, row), c->turns + (size_t)r * m->shape.rotated);
     }
 }
 
@@ -54,6 +54,8 @@ static void store(const struct llama_context *c, void *to, const float *from)
 {
     if (c->kv.dtype == LATHE_F16)
         c->model->kernels->float_to_half(to, from, c->kv.head_width);
+    else if (c->kv.dtype == LATHE_Q8_0)
+        c->model->kernels->quantize_q8_0(to, from, c->kv.head_width);
     else
         memcpy(to, from, c->kv.row_bytes);
 }
@@ -78,7 +80,8 @@ static void place_rows(void *arg, uint32_t item, uint32_t thread)
             m->kernels->add(k, layer->k_bias, (size_t)s->kv_heads * s->head);
         if (layer->v_bias)
             m->kernels->add(v, layer->v_bias, (size_t)s->kv_heads * s->head);
-        for (uint32_t h = 0; h < s->heads + s->kv_heads; h++) /* keys follow queries */
+        uint32_t turned = s->heads + (c->key_turns ? 0 : s->kv_heads); /* keys follow queries */
+        for (uint32_t h = 0; h < turned; h++)
             rope(q + (size_t)h * s->head, c->turns + (size_t)r * s->rotated, s->rotated / 2);
         if (slice->flags & LATHE_SLICE_PADDING)
             continue;

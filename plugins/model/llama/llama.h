@@ -7,7 +7,8 @@
  *     context.c    what one engine needs: KV pool, scratch, threads
  *     forward.c    the loop over layers: read this first
  *     product.c    matrix products: many rows by OpenBLAS, few by own kernels
- *     attention.c  attention over block tables, and the probe of heads
+ *     attention.c  attention over block tables, and the probe of heads; attention_keys.c: its keys and
+ *                  values made ready, attention_mass.c: the masses that keys were given
  *     observe.c    between a layer's parts: interventions, probes of layers
  *
  * One layer (x: rows of hidden states, n: rows in a forward):
@@ -118,6 +119,8 @@ struct llama_context {
     float *mixed;              /* (batch_tokens, heads · head): attention's result */
     float *feed;               /* (batch_tokens, 2 · feed): gate, up side by side; gate then holds their product */
     float *turns;              /* (batch_tokens, rotated) */
+    float *key_turns;          /* (context_tokens, rotated): of keys that are rotated when read; NULL: when stored */
+    float *mass_lanes;         /* (LLAMA_MASS_LANES, score_stride) */
     float *out;                /* (output_rows, width): normalized rows that want logits or hidden states */
     float *lens;               /* (lens_capacity, vocab): logits of rows of the residual stream */
     uint32_t *lens_rows, lens_capacity;
@@ -146,6 +149,16 @@ struct product {
 void llama_product(struct llama_context *c, const struct product *p);
 /* Floats of a thread's panel for this model: see product.c. */
 size_t llama_panel_floats(const struct llama_shape *shape);
+
+/* Work items of attention that run at a time where masses are wanted. */
+enum { LLAMA_MASS_LANES = 64 };
+
+/* Runs a layer's items in waves and adds up what their rows gave each key. */
+void llama_mass_waves(struct llama_context *c, uint32_t layer, void (*wave)(void *arg, uint32_t first, uint32_t count),
+                      void *arg);
+/* One item's part: the weights are in w->scores (queries, keys). */
+void llama_mass_of_tile(struct llama_context *c, uint32_t layer, uint32_t item, const struct llama_scratch *w,
+                        uint32_t queries, uint32_t keys);
 
 /* mixed = attention of all rows for one layer; fills probed rows' records. */
 void llama_attention(struct llama_context *c, uint32_t layer);

@@ -70,7 +70,7 @@ static int llama_describe(void *self, const void *in, void *out, struct lathe_er
         .embedding_width = s->width, .vocab_tokens = s->vocab, .context_tokens = s->context,
         .probe_formats = FORWARD_HEAD_FORMATS | FORWARD_LAYER_FORMATS, .interventions = FORWARD_INTERVENTIONS,
         .parameters = m->parameters, .weight_bytes = m->weight_bytes,
-        .kv_bytes_per_token = forward_kv_bytes_per_token(&kv, LATHE_F32),
+        .kv_bytes_per_token = forward_kv_bytes_per_token(&kv, LATHE_F32), .kv_dtypes = forward_kv_dtypes(&kv),
     };
     memcpy(info->architecture, m->architecture, sizeof info->architecture);
     memcpy(info->name, m->name, sizeof info->name);
@@ -78,11 +78,19 @@ static int llama_describe(void *self, const void *in, void *out, struct lathe_er
     return 0;
 }
 
+static const void *llama_extension(void *self, const char *id)
+{
+    static const struct lathe_model_ability ability = { .size = sizeof ability };
+    (void)self;
+    return strcmp(id, LATHE_MODEL_KEY_MASS) == 0 ? &ability : NULL;
+}
+
 static const struct lathe_model_api llama_api = {
     .size = sizeof llama_api,
     .abi = LATHE_MODEL_ABI,
     .create = llama_create,
     .destroy = llama_destroy,
+    .get_extension = llama_extension,
     .describe = llama_describe,
     .context_create = llama_context_create,
     .context_destroy = llama_context_destroy,

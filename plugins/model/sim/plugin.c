@@ -24,6 +24,7 @@
 #include "cost.h"
 
 enum { VOCAB = 260 }; /* as the byte tokenizer's */
+enum { KV_DTYPES = 1 << LATHE_F32 | 1 << LATHE_F16 | 1 << LATHE_Q8_0 }; /* they differ in bytes alone */
 enum { OPT_TABLES = SIM_COST_COUNT, OPT_PROFILE = OPT_TABLES + SIM_TABLE_COUNT, OPT_KV_BYTES, OPT_CONTEXT, OPT_COUNT };
 
 struct sim {
@@ -102,6 +103,7 @@ static int describe(void *self, const void *in, void *out, struct lathe_error *e
         .architecture = "sim", .name = "sim", .quantization = "none",
         .layers = 1, .heads = 1, .kv_heads = 1, .head_width = 1, .embedding_width = 1,
         .vocab_tokens = VOCAB, .context_tokens = s->context, .kv_bytes_per_token = s->kv_bytes_per_token,
+        .kv_dtypes = KV_DTYPES,
     };
     return LATHE_OK;
 }
@@ -124,9 +126,9 @@ static int context_create(void *self, const struct lathe_context_params *params,
     int status = forward_params_check(params, err);
     if (status)
         return status;
-    if (params->kv_dtype != LATHE_F32 && params->kv_dtype != LATHE_F16)
-        return lathe_fail(err, LATHE_EUNSUPPORTED, "model sim: keys and values of type %s are unknown to it; give F32 or F16",
-                          lathe_dtype_name(params->kv_dtype));
+    if (params->kv_dtype < 0 || params->kv_dtype > 31 || !(KV_DTYPES >> params->kv_dtype & 1))
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "model sim: keys and values of type %s are unknown to it; give F32, F16 or "
+                          "Q8_0", lathe_dtype_name(params->kv_dtype));
     if (params->context_tokens > s->context)
         return lathe_fail(err, LATHE_ERANGE, "model sim has a context of %u tokens (its option context), %u wanted",
                           s->context, params->context_tokens);
@@ -135,7 +137,7 @@ static int context_create(void *self, const struct lathe_context_params *params,
         return lathe_fail(err, LATHE_ENOMEM, "model sim: no memory for a context of %zu bytes", sizeof *c);
     c->model = s;
     c->limits = (struct forward_limits){ .params = *params, .vocab_tokens = VOCAB, .embedding_width = 1, .layers = 1,
-                                         .heads = 1, .head_width = 1 };
+                                         .heads = 1, .kv_heads = 1, .head_width = 1 };
     c->batch.rows = lathe_alloc_array(s->host, params->batch_tokens, sizeof *c->batch.rows);
     c->batch.slice_rows = lathe_alloc_array(s->host, params->batch_slices, sizeof(uint32_t));
     c->batch.slice_kept = lathe_alloc_array(s->host, params->batch_slices, sizeof(uint32_t));

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Every scheduler with every batching and every kvcache, on random requests in virtual time.
  *
- *     policies all N        every pair once, N requests each, seeds fixed: what ctest runs
+ *     policies all N        every pair once, the kvcaches in turn, N requests each, seeds fixed: what ctest runs
+ *     policies product N    every pair with every kvcache
  *     policies kept FILE    the lines of FILE: cases that ever failed
- *     policies starve       policies that promise not to starve anybody, in overload
+ *     policies starve       policies that promise not to starve anybody, in overload, with every kvcache;
+ *     policies starve turn  with the kvcaches in turn
  *     policies soak S       new seeds for S seconds; prints the line of one that fails, for FILE
  *     policies case LINE…   that one
  *
@@ -34,9 +36,16 @@ static const char *const variants[] = {
     "batching/memory_aware:assume=optimistic", "batching/memory_aware:assume=pessimistic,watermark=0.6",
     "batching/template:prompts=3",
 };
-/* A pool that holds some requests only, whose tables end within a block. */
-static const char *const pools[] = { "paged:block_tokens=8,blocks=24", "paged:block_tokens=8,blocks=24,preempt=swap",
-                                     "paged:block_tokens=1,blocks=150,preempt=swap", "template:places=3" };
+/* A pool that holds some requests only, whose tables end within a block. A simulated model tells no masses of keys:
+ * h2o has no budget here, and random chooses as it does. */
+static const char *const pools[] = {
+    "paged:block_tokens=8,blocks=24", "paged:block_tokens=8,blocks=24,preempt=swap", "paged:block_tokens=8,blocks=24,preempt=refuse",
+    "paged:block_tokens=1,blocks=150,preempt=swap", "template:places=3", "contiguous:block_tokens=8,blocks=24",
+    "contiguous:block_tokens=4,blocks=80,reserve_tokens=90", "window:block_tokens=8,blocks=24,budget=20",
+    "window:block_tokens=8,blocks=24,preempt=evict", "sinks:block_tokens=8,blocks=24,budget=20,preempt=swap",
+    "sinks:block_tokens=4,blocks=40,pool_budget=100", "random:block_tokens=8,blocks=24,budget=20,preempt=swap",
+    "random:block_tokens=4,blocks=50,budget=40,preempt=evict", "h2o:block_tokens=8,blocks=24,preempt=swap",
+};
 
 static char running[512]; /* the case, for whoever kills it */
 
@@ -92,27 +101,30 @@ static int run(struct registry *registry, const struct policy_case *of, struct c
     return 0;
 }
 
-/* All pairs, the kvcaches in turn with them: each batching meets each kvcache, and each scheduler too. */
-static int all(struct registry *registry, uint32_t requests, uint64_t first_seed, int64_t until_ns)
+/* All pairs, the kvcaches in turn with them: each batching meets each kvcache, and each scheduler too. `product`:
+ * each pair meets each kvcache. */
+static int all(struct registry *registry, uint32_t requests, uint64_t first_seed, int64_t until_ns, int product)
 {
     static char schedulers[MAX_WORDS][CASE_WORD], batchings[MAX_WORDS][CASE_WORD], caches[MAX_WORDS][CASE_WORD];
     int s = collect(registry, LATHE_KIND_SCHEDULER, schedulers), b = collect(registry, LATHE_KIND_BATCHING, batchings),
         k = collect(registry, LATHE_KIND_KVCACHE, caches), failures = 0, refused = 0;
     struct case_result sum = { 0 }, one;
     uint64_t seed = first_seed;
-    for (int i = 0; i < s * b && (until_ns == 0 || stress_now() < until_ns); i++) {
+    int cases = product ? s * b * k : s * b;
+    for (int i = 0; i < cases && (until_ns == 0 || stress_now() < until_ns); i++) {
         struct policy_case of = { .requests = requests, .seed = seed++ };
-        snprintf(of.scheduler, sizeof of.scheduler, "%s", schedulers[i / b]);
-        snprintf(of.batching, sizeof of.batching, "%s", batchings[i % b]);
-        snprintf(of.kvcache, sizeof of.kvcache, "%s", caches[(i / b + i % b + first_seed) % (uint64_t)k]);
+        int pair = i % (s * b), turn = i / (s * b) + pair / b + pair % b;
+        snprintf(of.scheduler, sizeof of.scheduler, "%s", schedulers[pair / b]);
+        snprintf(of.batching, sizeof of.batching, "%s", batchings[pair % b]);
+        snprintf(of.kvcache, sizeof of.kvcache, "%s", caches[((uint64_t)turn + first_seed) % (uint64_t)k]);
         failures += !run(registry, &of, &one);
         refused += one.refused;
         sum.preemptions += one.preemptions, sum.losses += one.losses, sum.failed += one.failed;
         sum.cancelled += one.cancelled, sum.late += one.late, sum.not_taken += one.not_taken;
     }
-    printf("%d schedulers, %d batchings, %d kvcaches, %u requests each, seeds from %" PRIu64 ": %d failed, %d refused; %" PRIu64
-           " preemptions, %" PRIu64 " losses, %" PRIu64 " ended as error, %" PRIu64 " cancelled, %" PRIu64 " late, %" PRIu64
-           " not taken\n", s, b, k, requests, first_seed, failures, refused, sum.preemptions, sum.losses, sum.failed,
+    printf("%d schedulers, %d batchings, %d kvcaches, %d cases of %u requests, seeds from %" PRIu64 ": %d failed, %d refused; %"
+           PRIu64 " preemptions, %" PRIu64 " losses, %" PRIu64 " ended as error, %" PRIu64 " cancelled, %" PRIu64 " late, %" PRIu64
+           " not taken\n", s, b, k, cases, requests, first_seed, failures, refused, sum.preemptions, sum.losses, sum.failed,
            sum.cancelled, sum.late, sum.not_taken);
     CHECK(until_ns || (sum.preemptions && sum.losses && sum.failed && sum.cancelled && sum.late && sum.not_taken && refused),
           "something that these cases are for never happened");
@@ -140,27 +152,30 @@ static int kept(struct registry *registry, const char *path)
     return failures;
 }
 
-static int starve(struct registry *registry)
+static int starve(struct registry *registry, int in_turn)
 {
-    static char schedulers[MAX_WORDS][CASE_WORD], batchings[MAX_WORDS][CASE_WORD];
+    static char schedulers[MAX_WORDS][CASE_WORD], batchings[MAX_WORDS][CASE_WORD], caches[MAX_WORDS][CASE_WORD];
     int s = collect(registry, LATHE_KIND_SCHEDULER, schedulers), b = collect(registry, LATHE_KIND_BATCHING, batchings);
-    int failures = 0, promising = 0, others = 0;
-    for (int i = 0; i < s * b; i++) {
-        struct policy_case of = { .requests = 3000, .seed = 1, .kvcache = "paged:block_tokens=8,blocks=24" };
+    int k = collect(registry, LATHE_KIND_KVCACHE, caches), failures = 0, promising = 0, others = 0;
+    for (int at = 0; at < s * b * k; at += in_turn ? k + 1 : 1) {
+        struct policy_case of = { .requests = 3000, .seed = 1 };
+        int i = at / k;
         struct case_result result;
         int starved, promised;
         snprintf(of.scheduler, sizeof of.scheduler, "%s", schedulers[i / b]);
         snprintf(of.batching, sizeof of.batching, "%s", batchings[i % b]);
+        snprintf(of.kvcache, sizeof of.kvcache, "%s", caches[at % k]);
         case_starve(registry, &of, &result, &starved, &promised);
         promising += promised;
         others += starved && !promised;
         if (strncmp(of.scheduler, "prefix", 6) == 0 || (!result.error[0] && !(promised && starved)))
             continue;
         failures++;
-        fprintf(stderr, "not ok: %s with %s: %s\n", of.scheduler, of.batching,
+        fprintf(stderr, "not ok: %s with %s and %s: %s\n", of.scheduler, of.batching, of.kvcache,
                 result.error[0] ? result.error : "promises no starvation, and ten requests waited until nobody came any more");
     }
-    printf("%d pairs promise that nobody starves, %d of the others starve somebody: %d failed\n", promising, others, failures);
+    printf("%d kvcaches; %d cases promise that nobody starves, %d of the others starve somebody: %d failed\n", k, promising, others,
+           failures);
     CHECK(promising > 20 && others > 5, "nothing was tried");
     return failures;
 }
@@ -171,19 +186,19 @@ int main(int count, char **words)
     struct registry *registry;
     struct lathe_error err;
     int failures = 0;
-    CHECK(count > 1, "usage: policies all N | kept FILE | starve | soak SECONDS | case SCHEDULER BATCHING KVCACHE N SEED");
+    CHECK(count > 1, "usage: policies all N | product N | kept FILE | starve [turn] | soak SECONDS | case SCHEDULER BATCHING KVCACHE N SEED");
     CHECK(registry_open(folders, &registry, &err) == LATHE_OK, "%s", err.message);
     signal(SIGALRM, on_alarm);
-    if (strcmp(words[1], "all") == 0) {
-        failures = all(registry, count > 2 ? (uint32_t)atoi(words[2]) : 10000, 1, 0);
+    if (strcmp(words[1], "all") == 0 || strcmp(words[1], "product") == 0) {
+        failures = all(registry, count > 2 ? (uint32_t)atoi(words[2]) : 10000, 1, 0, words[1][0] == 'p');
     } else if (strcmp(words[1], "kept") == 0 && count > 2) {
         failures = kept(registry, words[2]);
     } else if (strcmp(words[1], "starve") == 0) {
-        failures = starve(registry);
+        failures = starve(registry, count > 2);
     } else if (strcmp(words[1], "soak") == 0 && count > 2) {
         int64_t until = stress_now() + (int64_t)(atof(words[2]) * 1e9);
         for (uint64_t seed = (uint64_t)time(NULL) * 10000; stress_now() < until && !failures; seed += 10000)
-            failures = all(registry, (uint32_t)(seed % 3 ? 10000 : 1000), seed, until);
+            failures = all(registry, (uint32_t)(seed % 3 ? 10000 : 1000), seed, until, 0);
     } else if (strcmp(words[1], "case") == 0 && count > 6) {
         struct policy_case of = { .requests = (uint32_t)atoi(words[5]), .seed = strtoull(words[6], NULL, 10) };
         struct case_result result;

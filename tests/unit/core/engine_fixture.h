@@ -24,6 +24,8 @@ struct fixture_params {
     struct engine_params engine;      /* parts and clock are filled in */
     void (*ended)(void *user, const struct engine_ended *ended); /* told of ends; may be NULL */
     void *user;
+    void (*dress)(struct engine_parts *parts); /* puts other tables in front of the parts'; may be NULL */
+    const char *refusal;              /* opening is refused with this in the sentence; the engine is then NULL */
 };
 
 struct fixture {
@@ -65,7 +67,17 @@ static inline void fixture_open(struct fixture *f, struct fixture_params p)
     p.engine.parts = f->parts;
     p.engine.clock = &f->clock;
     struct deployment_params deployment = { .engine = p.engine, .ended = p.ended, .user = p.user };
-    if (deployment_open(&deployment, &f->deployment, &err) != LATHE_OK)
+    if (p.dress)
+        p.dress(&f->parts);
+    int status = deployment_open(&deployment, &f->deployment, &err);
+    if (p.refusal) {
+        assert_int_not_equal(status, LATHE_OK);
+        if (!strstr(err.message, p.refusal))
+            fail_msg("\"%s\", expected \"%s\"", err.message, p.refusal);
+        f->deployment = NULL;
+        return;
+    }
+    if (status != LATHE_OK)
         fail_msg("%s", err.message);
     f->engine = deployment_engine(f->deployment, 0);
 }

@@ -113,6 +113,7 @@ static void every_member_of_every_struct_is_described(void **state)
     static const char *const headers[] = { "core/include/lathe/message.h", "core/include/lathe/tokenizer.h",
                                            "core/include/lathe/model.h", "core/include/lathe/sampler.h",
                                            "core/include/lathe/attention.h", "core/include/lathe/kvcache.h",
+                                           "core/include/lathe/intervention.h",
                                            "core/local_services.h" };
     struct seen s = all_structs();
     (void)state;
@@ -273,7 +274,7 @@ static void what_is_wrong_is_named_by_its_path(void **state)
         { "model", "forward", "{\"slices\":[{\"tokens\":[1],\"logits\":1}]}",
           "slices[0].logits should be true or false, not 1" },
         { "model", "forward", "{\"slices\":[{\"tokens\":[1],\"probe\":{\"format\":\"all\"}}]}",
-          "slices[0].probe.format should be one of summary, top, full, not the text \"all\"" },
+          "slices[0].probe.format should be one of summary, top, full, scores, values, norms, lens, hidden, not the text \"all\"" },
         { "model", "forward", "{\"slices\":[{\"tokens\":[1],\"probe\":{\"every\":0}}]}",
           "slices[0].probe.every should be" },
         { "model", "forward", "{\"slices\":[{\"tokens\":[1],\"probe\":{\"layers\":[256]}}]}",
@@ -617,7 +618,7 @@ static int uses(void *self, const void *in, void *out, struct lathe_error *err)
 {
     struct local_usage_out *reply = out;
     (void)self, (void)in, (void)err;
-    reply->usage = (struct lathe_kv_usage){ 10, 2, 1, 0, 32, 20, UINT64_MAX };
+    reply->usage = (struct lathe_kv_usage){ 10, 2, 1, 0, 32, 20, UINT64_MAX, 5, 6, 7 };
     reply->block_tokens = 16;
     return LATHE_OK;
 }
@@ -654,7 +655,8 @@ static void the_host_s_own_services_answer_in_tables(void **state)
     expect_local(
         &f, "memory", "usage", uses,
         "{\"blocks_total\":10,\"blocks_used\":2,\"blocks_cached\":1,\"blocks_shared\":0,\"reserved_tokens\":32,"
-        "\"filled_tokens\":20,\"evicted_blocks\":18446744073709551615,\"block_tokens\":16}");
+        "\"filled_tokens\":20,\"evicted_blocks\":18446744073709551615,\"evicted_tokens\":5,"
+        "\"hit_tokens\":6,\"looked_up_tokens\":7,\"block_tokens\":16}");
     fixture_close(&f);
 }
 

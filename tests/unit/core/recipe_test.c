@@ -116,7 +116,7 @@ static void every_option_that_was_set_keeps_its_value(void **state)
     assert_true(json_equal(json_object_get(json_array_get(services, 0), "options"), options));
     assert_true(json_equal(json_object_get(json_array_get(services, 1), "options"), more));
     json_t *fields = json_object_get(json_array_get(services, 0), "context");
-    assert_int_equal(json_object_size(fields), 8);
+    assert_int_equal(json_object_size(fields), 10);
     assert_int_equal(json_integer_value(json_object_get(fields, "blocks")), 9);
     assert_int_equal(json_integer_value(json_object_get(fields, "output_rows")), 3);
 

@@ -28,9 +28,10 @@ static struct lathe_error err;
 /* Halves: 3c00 = 1, 3800 = 0.5, 3400 = 0.25, 3000 = 0.125, 2c00 = 0.0625, little-endian here. */
 static const char rows[] =
     "INSERT INTO run (id, uid, started_at, state, seed) VALUES (1, 'u', 0, 'done', 0), (2, 'v', 0, 'done', 0);"
-    "INSERT INTO probe VALUES (1, 1, '[0,2]', '[1]', 'summary', NULL, 8, 0, NULL, 1),"
-    " (1, 2, '[0]', '[0, 1]', 'top', 2, NULL, 0, NULL, 1), (1, 3, '[3]', '[0]', 'full', NULL, 2, 0, NULL, 1),"
-    " (2, 1, '[5]', '[7]', 'full', NULL, 2, 0, NULL, 1);"
+    "INSERT INTO probe VALUES (1, 1, '[0,2]', '[1]', 'summary', NULL, 8, 0, NULL, 1, 'weight'),"
+    " (1, 2, '[0]', '[0, 1]', 'top', 2, NULL, 0, NULL, 1, 'weight'),"
+    " (1, 3, '[3]', '[0]', 'full', NULL, 2, 0, NULL, 1, 'weight'),"
+    " (2, 1, '[5]', '[7]', 'full', NULL, 2, 0, NULL, 1, 'weight');"
     "INSERT INTO attention_token VALUES"
     " (1, 1, 4, 9, 1, 5, x'0000803f003800340030002c04000000000000400038003400300000ff000000'),"
     " (1, 2, 4, 9, 2, 5, x'030000000000003f000000000000803e010000000000803fffffffff00000000'),"

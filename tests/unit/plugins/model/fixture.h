@@ -179,7 +179,8 @@ struct call {
     /* room for the reply's regions */
     float *logits, *hidden;
     unsigned char *attention;
-    size_t logits_rows, hidden_rows, attention_bytes;
+    float *masses;
+    size_t logits_rows, hidden_rows, attention_bytes, mass_floats;
     struct lathe_forward_out out;
     struct lathe_forward_in *in;
     size_t in_capacity;
@@ -205,6 +206,7 @@ static void call_free(struct call *c)
     free(c->logits);
     free(c->hidden);
     free(c->attention);
+    free(c->masses);
     free(c);
 }
 
@@ -275,6 +277,7 @@ static int call_forward(struct fixture *f, struct call *c)
     c->out.logits = (struct lathe_region){ (char *)c->logits - (char *)&c->out, rows * f->info.vocab_tokens * 4 };
     c->out.hidden = (struct lathe_region){ (char *)c->hidden - (char *)&c->out, rows * f->info.embedding_width * 4 };
     c->out.attention = (struct lathe_region){ (char *)c->attention - (char *)&c->out, c->attention_bytes };
+    c->out.masses = (struct lathe_region){ (char *)c->masses - (char *)&c->out, c->mass_floats * sizeof *c->masses };
     return f->api->forward(f->context, c->in, &c->out, &f->err);
 }
 
@@ -289,6 +292,13 @@ static void call_attention_room(struct call *c, size_t bytes)
     free(c->attention);
     c->attention = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
     c->attention_bytes = bytes;
+}
+
+static void call_mass_room(struct call *c, size_t floats)
+{
+    free(c->masses);
+    c->masses = malloc(floats * sizeof *c->masses);
+    c->mass_floats = floats;
 }
 
 /* first, first + step, … : a block table. */

@@ -260,6 +260,74 @@ static void interventions_that_lie_are_refused(void **state)
     fixture_close(&f);
 }
 
+/* A slice of two rows that begins at position 4 and keeps two positions in each of the four sets. */
+static struct lathe_slice *kept_slice(void)
+{
+    static const int32_t ids[] = { 1, 2 }, table[] = { 0, 1 }, kept[] = { 0, 3, 1, 2, 0, 1, 2, 3 };
+    call_reset(c);
+    struct lathe_slice *s = call_slice(c, 9, LATHE_SLICE_LOGITS | LATHE_SLICE_KEY_MASS, 4, ids, 2, table, 2);
+    memcpy(c->kept, kept, sizeof kept);
+    c->kept_count = 8;
+    s->kept_count = 2;
+    return s;
+}
+
+static void open_tiny_by_head(uint32_t kv_flags)
+{
+    const struct fixture_option options[] = { { "heads", "4" }, { NULL, NULL } };
+    assert_int_equal(fixture_open(&f, "tiny", options), 0);
+    assert_int_equal(fixture_context(&f, (struct lathe_context_params){ .block_tokens = 4, .blocks = 8, .batch_tokens = 16,
+                                                                        .batch_slices = 2, .context_tokens = 24,
+                                                                        .output_rows = 2, .kv_scope = LATHE_KV_HEAD,
+                                                                        .kv_flags = kv_flags }), 0);
+    c = call_new();
+    call_mass_room(c, 16); /* (4 sets, 2 kept and 2 own) */
+}
+
+#define KEPT_REFUSED(change, status, words)                                                   \
+    do {                                                                                      \
+        struct lathe_slice *s = kept_slice();                                                 \
+        (void)s;                                                                              \
+        change;                                                                               \
+        int found = call_run(&f, c);                                                          \
+        if (found != (status) || !strstr(f.err.message, words))                               \
+            fail_msg("%s: status %d, \"%s\"", #change, found, f.err.message);                 \
+    } while (0)
+
+static void kept_lists_that_lie_are_refused(void **state)
+{
+    (void)state;
+    open_tiny_by_head(0);
+    KEPT_REFUSED(c->kept_count = 7, LATHE_EINVAL, "4 sets of 2 outside");
+    KEPT_REFUSED(s->kept_count = 3, LATHE_EINVAL, "4 sets of 3 outside");
+    KEPT_REFUSED(s->kept_count = UINT32_MAX, LATHE_EINVAL, "outside its message");
+    KEPT_REFUSED(s->kept_first = UINT32_MAX, LATHE_EINVAL, "outside its message");
+    KEPT_REFUSED(c->kept[6] = 3, LATHE_EINVAL, "does not ascend at entry 1 of set 3");
+    KEPT_REFUSED(c->kept[2] = -1, LATHE_EINVAL, "does not ascend at entry 0 of set 1");
+    KEPT_REFUSED(c->kept[5] = 4, LATHE_EINVAL, "keeps position 4 in set 2 and begins at 4");
+    KEPT_REFUSED(c->kept[7] = INT32_MAX, LATHE_EINVAL, "keeps position 2147483647 in set 3");
+    KEPT_REFUSED(c->blocks[0] = -1, LATHE_ERANGE, "block -1");
+    KEPT_REFUSED(s->flags |= LATHE_SLICE_CACHE_POSITIONS, LATHE_EINVAL, "LATHE_KV_KEYS_UNROTATED");
+    kept_slice();
+    c->mass_floats = 15;
+    assert_int_equal(call_run(&f, c), LATHE_EFULL);
+    assert_non_null(strstr(f.err.message, "masses need 64 bytes"));
+    assert_int_equal(c->out.mass_bytes, 64);
+    c->mass_floats = 16;
+    assert_int_equal(call_run(&f, c), 0); /* and after all that it works */
+    assert_int_equal(c->out.mass_bytes, 64);
+    for (int i = 0; i < 2; i++) {
+        struct lathe_context_params p = f.params;
+        void *context = NULL;
+        if (i) p.kv_scope = 3;
+        else p.kv_flags = 2;
+        assert_int_equal(f.api->context_create(f.self, &p, &context, &f.err), LATHE_EINVAL);
+        assert_non_null(strstr(f.err.message, "kv_scope"));
+    }
+    call_free(c);
+    fixture_close(&f);
+}
+
 static void a_reply_without_room_is_refused(void **state)
 {
     (void)state;
@@ -273,6 +341,36 @@ static void a_reply_without_room_is_refused(void **state)
     out = c->out;
     out.head.capacity = sizeof out - 1;
     assert_int_equal(f.api->forward(f.context, c->in, &out, &f.err), LATHE_EFULL);
+    call_free(c);
+    fixture_close(&f);
+}
+
+static void damage(uint32_t round)
+{
+    uint32_t *words = (uint32_t *)(void *)c->in, count = (uint32_t)(c->in->head.bytes / 4);
+    for (uint32_t k = 0; k <= round % 3; k++) {
+        uint64_t draw = lathe_random_u64(round, LATHE_RANDOM_USER, k, 0);
+        uint32_t at = 4 + (uint32_t)(draw % (count - 4)); /* not capacity and bytes: the caller's own */
+        static const uint32_t values[] = { 0, 1, 2, 3, 5, 8, 64, 0x7fffffff, 0x80000000u, 0xffffffffu };
+        words[at] = draw >> 40 & 1 ? values[(draw >> 41) % 10] : (uint32_t)(draw >> 32);
+    }
+}
+
+static void damaged_kept_lists_do_no_harm(void **state)
+{
+    unsigned refused = 0;
+    (void)state;
+    open_tiny_by_head(LATHE_KV_KEYS_UNROTATED);
+    for (uint32_t round = 0; round < 20000; round++) {
+        kept_slice()->flags |= LATHE_SLICE_CACHE_POSITIONS;
+        call_build(c);
+        damage(round);
+        refused += call_forward(&f, c) != 0;
+    }
+    print_message("%u of 20000 damaged messages with kept lists were refused\n", refused);
+    assert_true(refused > 5000);
+    kept_slice();
+    assert_int_equal(call_run(&f, c), 0);
     call_free(c);
     fixture_close(&f);
 }
@@ -301,13 +399,7 @@ static void damaged_messages_do_no_harm(void **state)
             c->op_count = 1;
         }
         call_build(c);
-        uint32_t *words = (uint32_t *)(void *)c->in, count = (uint32_t)(c->in->head.bytes / 4);
-        for (uint32_t k = 0; k <= round % 3; k++) {
-            uint64_t draw = lathe_random_u64(round, LATHE_RANDOM_USER, k, 0);
-            uint32_t at = 4 + (uint32_t)(draw % (count - 4)); /* not capacity and bytes: the caller's own */
-            static const uint32_t values[] = { 0, 1, 2, 3, 5, 8, 64, 0x7fffffff, 0x80000000u, 0xffffffffu };
-            words[at] = draw >> 40 & 1 ? values[(draw >> 41) % 10] : (uint32_t)(draw >> 32);
-        }
+        damage(round);
         refused += call_forward(&f, c) != 0;
     }
     print_message("%u of 20000 damaged messages were refused\n", refused);
@@ -336,6 +428,8 @@ static void contexts_beyond_all_memory_are_refused_with_the_bytes(void **state)
     assert_non_null(strstr(f.err.message, "256 tokens"));
     status = fixture_context(&f, (struct lathe_context_params){ .context_tokens = 200, .kv_dtype = LATHE_Q8_0 });
     assert_int_equal(status, LATHE_EUNSUPPORTED);
+    assert_non_null(strstr(f.err.message, "packed by 32 elements; this model's heads have 16"));
+    assert_int_equal(f.info.kv_dtypes, 1u << LATHE_F32 | 1u << LATHE_F16);
     fixture_close(&f);
     assert_int_equal(f.live, 0);
 }
@@ -365,8 +459,10 @@ int main(void)
         cmocka_unit_test(an_unknown_tensor_type_is_refused),
         cmocka_unit_test(messages_that_lie_are_refused),
         cmocka_unit_test(interventions_that_lie_are_refused),
+        cmocka_unit_test(kept_lists_that_lie_are_refused),
         cmocka_unit_test(a_reply_without_room_is_refused),
         cmocka_unit_test(damaged_messages_do_no_harm),
+        cmocka_unit_test(damaged_kept_lists_do_no_harm),
         cmocka_unit_test(contexts_beyond_all_memory_are_refused_with_the_bytes),
         cmocka_unit_test(an_injected_failure_comes_once),
     };

@@ -181,6 +181,61 @@ static void rotation_turns_the_right_pairs(void **state)
             }
 }
 
+static void many_rows_turn_as_one_does(void **state)
+{
+    enum { ROWS = 5, WIDTH = 150 };
+    static float x[ROWS * WIDTH], y[ROWS * WIDTH], turns[ROWS * WIDTH], one[WIDTH];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t pairs = 1; pairs <= 64; pairs++)
+            for (int variant = 0; variant < 4; variant++) {
+                int halves = variant & 1, in_place = variant & 2;
+                size_t width = 2 * pairs + pairs % 3; /* what isn't rotated is copied */
+                fill(x, ROWS * WIDTH, 1, 1);
+                for (size_t i = 0; i < ROWS * 2 * pairs; i++)
+                    turns[i] = (i / pairs) % 2 ? sinf((float)i) : cosf((float)(i + pairs));
+                memcpy(y, x, sizeof y);
+                (halves ? all[s]->turn_halves : all[s]->turn_interleaved)(y, in_place ? y : x, turns, ROWS, width, pairs);
+                for (size_t r = 0; r < ROWS; r++) {
+                    memcpy(one, x + r * width, width * sizeof *one);
+                    (halves ? kernels_plain.rope_halves : kernels_plain.rope_interleaved)(one, turns + r * 2 * pairs, pairs);
+                    for (size_t i = 0; i < width; i++)
+                        near("turn", all[s]->name, y[r * width + i], one[i], i < 2 * pairs ? 2.4e-7 : 0);
+                }
+                assert_memory_equal(y + ROWS * width, x + ROWS * width, (ROWS * WIDTH - ROWS * width) * sizeof *x);
+            }
+}
+
+/* The nearest of 255 steps of largest / 127, but for the step's own rounding to half precision. */
+static void q8_0_rounds_within_half_a_step(void **state)
+{
+    static float x[MOST], back[MOST];
+    static uint8_t row[MOST / 32 * 34], same[MOST / 32 * 34];
+    (void)state;
+    for (int range = -3; range <= 3; range++) {
+        fill(x, MOST, (uint64_t)(range + 3), pow(10, range));
+        memset(x + 32, 0, 32 * sizeof *x);
+        x[96] = -x[97];
+        kernels_plain.quantize_q8_0(row, x, MOST);
+        for (size_t s = 0; s < count; s++) {
+            all[s]->quantize_q8_0(same, x, MOST);
+            assert_memory_equal(same, row, sizeof row);
+        }
+        kernels_plain.dequantize(LATHE_Q8_0, row, back, MOST);
+        for (size_t b = 0; b < MOST; b += 32) {
+            double largest = 0;
+            for (size_t i = b; i < b + 32; i++)
+                largest = fabs((double)x[i]) > largest ? fabs((double)x[i]) : largest;
+            for (size_t i = b; i < b + 32; i++)
+                near("q8_0", "plain", back[i], x[i], largest / 127 * 0.5001 + fabs((double)x[i]) * 0x1p-11 + 127 * 0x1p-25);
+        }
+    }
+    x[5] = NAN; /* doesn't hide */
+    kernels_plain.quantize_q8_0(row, x, 32);
+    kernels_plain.dequantize(LATHE_Q8_0, row, back, 32);
+    assert_true(isnan(back[5]));
+}
+
 static void every_half_converts_both_ways(void **state)
 {
     static uint16_t in[65536], out[65536];
@@ -364,6 +419,7 @@ int main(void)
         cmocka_unit_test(few_products_are_sums_of_products), cmocka_unit_test(weigh_adds_weighted_rows),
         cmocka_unit_test(softmax_is_accurate_to_a_few_units), cmocka_unit_test(rmsnorm_divides_by_the_root_mean_square),
         cmocka_unit_test(swiglu_holds_from_deep_negative_to_large), cmocka_unit_test(rotation_turns_the_right_pairs),
+        cmocka_unit_test(many_rows_turn_as_one_does), cmocka_unit_test(q8_0_rounds_within_half_a_step),
         cmocka_unit_test(every_half_converts_both_ways), cmocka_unit_test(dequantization_is_the_same_to_the_bit),
         cmocka_unit_test(blocks_mean_what_the_format_says),  cmocka_unit_test(scaled_halves_are_clamped),
         cmocka_unit_test(sums_and_first_equals_are_found),

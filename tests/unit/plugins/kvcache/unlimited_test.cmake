@@ -1,0 +1,1 @@
+add_dependencies(${target} plugin_kvcache_paged plugin_kvcache_window plugin_kvcache_sinks plugin_kvcache_h2o plugin_kvcache_random)

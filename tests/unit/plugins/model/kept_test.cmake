@@ -1,0 +1,2 @@
+# The reference reads the files itself.
+target_link_libraries(${target} PRIVATE lathe_gguf)
