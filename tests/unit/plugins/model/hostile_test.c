@@ -328,6 +328,33 @@ static void kept_lists_that_lie_are_refused(void **state)
     fixture_close(&f);
 }
 
+static void what_a_model_does_not_offer_is_refused(void **state)
+{
+    static const int32_t ids[] = { 1, 2 }, table[] = { 0 };
+    const struct fixture_option options[] = { { NULL, NULL } };
+    (void)state;
+    assert_int_equal(fixture_open(&f, "template", options), 0);
+    assert_int_equal(fixture_context(&f, (struct lathe_context_params){ .context_tokens = 24 }), 0);
+    assert_true(f.info.probe_formats == 0 && f.info.interventions == 0);
+    c = call_new();
+    call_attention_room(c, 4096);
+    struct lathe_slice *s = call_slice(c, 9, LATHE_SLICE_LOGITS, 0, ids, 2, table, 1);
+    c->probes[0] = (struct lathe_probe){ .id = 5, .format = LATHE_PROBE_LENS, .top_k = 1, .every = 1 };
+    c->probe_count = 1;
+    s->probe = 0;
+    assert_int_equal(call_run(&f, c), LATHE_EUNSUPPORTED);
+    assert_non_null(strstr(f.err.message, "probe 5 has format 7, which this model doesn't offer"));
+    s->probe = LATHE_NO_PROBE;
+    intervene(s, LATHE_MLP_SCALE)->layers[0] = 1;
+    assert_int_equal(call_run(&f, c), LATHE_EUNSUPPORTED);
+    assert_non_null(strstr(f.err.message, "kind 7, which this model doesn't offer"));
+    c->intervention_count = 0;
+    s->interventions = 0;
+    assert_int_equal(call_run(&f, c), 0);
+    call_free(c);
+    fixture_close(&f);
+}
+
 static void a_reply_without_room_is_refused(void **state)
 {
     (void)state;
@@ -460,6 +487,7 @@ int main(void)
         cmocka_unit_test(messages_that_lie_are_refused),
         cmocka_unit_test(interventions_that_lie_are_refused),
         cmocka_unit_test(kept_lists_that_lie_are_refused),
+        cmocka_unit_test(what_a_model_does_not_offer_is_refused),
         cmocka_unit_test(a_reply_without_room_is_refused),
         cmocka_unit_test(damaged_messages_do_no_harm),
         cmocka_unit_test(damaged_kept_lists_do_no_harm),

@@ -6,9 +6,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include "golden.h"
-#include "observe_reference.h"
-#include <kernels/half.h>
+#include "observe_records.h"
 
 static char zoo[1024];
 static struct subject {
@@ -23,9 +21,6 @@ static struct subject {
 enum { SUBJECTS = 3, BLOCK = 5, ROWS = 21, TABLE = 8 };
 
 static struct fixture f;
-static struct call *c;
-static struct reference model;
-static struct ref_result *expected;
 static int32_t ids[REF_ROWS], table[TABLE];
 static const struct ref_edits none;
 
@@ -56,130 +51,6 @@ static void end(void)
     fixture_close(&f);
     assert_int_equal(f.live, 0);
 }
-
-static void near(const char *what, uint32_t row, double found, double wanted, double tolerance)
-{
-    if (!(fabs(found - wanted) <= tolerance * (1 + fabs(wanted))))
-        fail_msg("%s of row %u: %.9g, expected %.9g", what, row, found, wanted);
-}
-
-/* ---- a record's parts ---- */
-
-static void check_head(const struct lathe_probe *p, uint32_t l, uint32_t h, uint32_t row, const void *part)
-{
-    const double *weights = expected->weights[l][h][row], *scores = expected->scores[l][h][row];
-    const struct lathe_attention_summary *s = part;
-    const struct lathe_attention_top *top = part;
-    const uint16_t *halves = part;
-    double entropy = 0, recent = 0, most = 0;
-    for (uint32_t k = 0; k <= row; k++) {
-        entropy -= weights[k] > 0 ? weights[k] * log(weights[k]) : 0;
-        recent += k + p->recent_window > row ? weights[k] : 0;
-        most = weights[k] > most ? weights[k] : most;
-    }
-    switch (p->format) {
-    case LATHE_PROBE_SUMMARY:
-        near("entropy", row, s->entropy, entropy, 2e-4);
-        near("first mass", row, float_of_half(s->first_mass), weights[0], 6e-4);
-        near("recent mass", row, float_of_half(s->recent_mass), recent, 6e-4);
-        near("self mass", row, float_of_half(s->self_mass), weights[row], 6e-4);
-        near("top weight", row, float_of_half(s->top_weight), most, 6e-4);
-        assert_true(s->top_key <= row);
-        near("top key's weight", row, weights[s->top_key], most, 1e-4);
-        break;
-    case LATHE_PROBE_TOP:
-        for (uint32_t k = 0; k < p->top_k; k++) {
-            if (k > row) {
-                assert_true(top[k].key == UINT32_MAX && top[k].weight == 0);
-                continue;
-            }
-            assert_true(top[k].key <= row);
-            near("a top weight", row, top[k].weight, weights[top[k].key], 1e-4);
-            uint32_t above = 0; /* so many are surely heavier */
-            for (uint32_t j = 0; j <= row; j++)
-                above += weights[j] > weights[top[k].key] + 1e-4;
-            assert_true(above <= k);
-            for (uint32_t j = 0; j < k; j++)
-                assert_true(top[j].key != top[k].key && top[j].weight >= top[k].weight);
-        }
-        break;
-    default:
-        for (uint32_t k = 0; k <= row; k++)
-            if (p->format == LATHE_PROBE_SCORES)
-                near("score", row, float_of_half(halves[k]), scores[k] < -65504 ? -65504 : scores[k], 1e-3);
-            else
-                near("weight", row, float_of_half(halves[k]),
-                     weights[k] * (p->format == LATHE_PROBE_VALUES ? expected->value_norm[l][h][k] : 1), 6e-4);
-    }
-}
-
-static void check_layer(const struct lathe_probe *p, uint32_t l, uint32_t row, const void *part)
-{
-    const struct lathe_layer_norms *norms = part;
-    const struct lathe_lens *lens = part;
-    const float *head = (const float *)(norms + 1), *x = part;
-    double logits[REF_VOCAB], sum = 0;
-    switch (p->format) {
-    case LATHE_PROBE_NORMS:
-        near("norm before", row, norms->before, expected->before[l][row], 1e-4);
-        near("norm of attention", row, norms->attention, expected->attention[l][row], 1e-4);
-        near("norm of the MLP", row, norms->feed, expected->feed[l][row], 1e-4);
-        near("norm after", row, norms->after, expected->after[l][row], 1e-4);
-        for (uint32_t h = 0; h < model.heads; h++)
-            if (lathe_probe_has(p->heads, h))
-                near("norm of a head", row, *head++, expected->head_norm[l][h][row], 1e-4);
-        break;
-    case LATHE_PROBE_LENS:
-        ref_logits(&model, expected->x[l][row], logits);
-        for (uint32_t i = 0; i < model.vocab; i++)
-            sum += exp(logits[i]);
-        for (uint32_t k = 0; k < p->top_k; k++) {
-            uint32_t above = 0;
-            assert_true(lens[k].token >= 0 && (uint32_t)lens[k].token < model.vocab);
-            near("lens", row, lens[k].logprob, logits[lens[k].token] - log(sum), 5e-4);
-            for (uint32_t i = 0; i < model.vocab; i++)
-                above += logits[i] > logits[lens[k].token] + 1e-3;
-            assert_true(above <= k);
-            assert_true(k == 0 || (lens[k].token != lens[k - 1].token && lens[k].logprob <= lens[k - 1].logprob));
-        }
-        break;
-    default:
-        for (uint32_t i = 0; i < model.width; i++)
-            near("hidden", row, x[i], expected->x[l][row][i], 2e-4);
-    }
-}
-
-/* All records of rows first … first + rows − 1; returns how many. */
-static uint32_t check_records(uint32_t first, uint32_t rows)
-{
-    const unsigned char *at = c->attention;
-    uint32_t seen = 0;
-    for (uint32_t row = first; row < first + rows; row++)
-        for (uint32_t n = 0; n < c->probe_count; n++) {
-            const struct lathe_probe *p = &c->probes[n];
-            const struct lathe_attention_row *record = (const void *)at;
-            if (!lathe_probe_wants(p, (int32_t)row))
-                continue;
-            const unsigned char *part = at + sizeof *record;
-            assert_true(record->position == (int32_t)row && record->keys == row + 1 && record->probe == p->id);
-            for (uint32_t l = 0; l < model.layers; l++) {
-                if (!lathe_probe_has(p->layers, l))
-                    continue;
-                if (lathe_probe_of_layers(p->format))
-                    check_layer(p, l, row, part);
-                for (uint32_t h = 0, i = 0; h < model.heads && !lathe_probe_of_layers(p->format); h++)
-                    if (lathe_probe_has(p->heads, h))
-                        check_head(p, l, h, row, part + i++ * lathe_attention_head_bytes(p, row + 1));
-                part += lathe_probe_layer_bytes(p, row + 1);
-            }
-            at += record->bytes;
-            seen++;
-        }
-    assert_true((size_t)(at - c->attention) == c->out.attention_bytes);
-    return seen;
-}
-
-/* ---- running it ---- */
 
 static uint64_t draw(uint64_t *counter)
 {
@@ -401,6 +272,50 @@ static void patching_gives_the_run_that_the_activations_are_from(void **state)
     }
 }
 
+/* Each set keeps two positions of its own and two that all have: dropping these is not keeping them. */
+static void a_key_that_is_dropped_is_one_that_was_not_kept(void **state)
+{
+    (void)state;
+    for (int i = 0; i < SUBJECTS; i++) {
+        begin(&subjects[i]);
+        f.api->context_destroy(f.context);
+        struct lathe_context_params params = f.params;
+        params.kv_scope = LATHE_KV_HEAD;
+        assert_int_equal(f.api->context_create(f.self, &params, &f.context, &f.err), 0);
+        call_reset(c);
+        call_slice(c, 8, 0, 0, ids, 12, table, TABLE);
+        assert_int_equal(call_run(&f, c), 0);
+        float *expected_logits = NULL;
+        for (uint32_t dropping = 0; dropping < 2; dropping++) {
+            struct ref_edits edits = { .count = 0 };
+            call_reset(c);
+            struct lathe_slice *s = call_slice(c, 8, LATHE_SLICE_LOGITS, 12, ids + 12, 1, table, TABLE);
+            for (int32_t set = 0; set < (int32_t)(model.layers * model.kv_heads); set++) {
+                const int32_t kept[] = { set % 2, 2, 5, 6 + set % 5 };
+                for (uint32_t k = 0; k < 4; k += dropping ? 1 : 3)
+                    c->kept[c->kept_count++] = kept[k];
+            }
+            s->kept_count = dropping ? 4 : 2;
+            if (dropping) {
+                add_edit(&edits, LATHE_KEYS_DROP, 0)->layers[0] = (1ull << model.layers) - 1;
+                c->interventions[0] = edits.list[0];
+                c->interventions[0].key_count = c->key_count = 3;
+                c->keys[0] = 2, c->keys[1] = 5, c->keys[2] = 12; /* itself it sees all the same */
+                c->intervention_count = 1;
+                s->interventions = 1;
+            }
+            if (call_run(&f, c))
+                fail_msg("forward: %s", f.err.message);
+            for (uint32_t k = 0; dropping && k < model.vocab; k++)
+                near("logit", 12, c->logits[k], expected_logits[k], 1e-5);
+            if (!dropping)
+                expected_logits = memcpy(malloc(model.vocab * sizeof(float)), c->logits, model.vocab * sizeof(float));
+        }
+        free(expected_logits);
+        end();
+    }
+}
+
 static void interventions_that_no_slice_names_change_no_bit(void **state)
 {
     (void)state;
@@ -429,6 +344,7 @@ int main(void)
         cmocka_unit_test(mixtures_of_interventions_agree_with_the_loops),
         cmocka_unit_test(removing_a_head_is_taking_its_columns_from_the_output_matrix),
         cmocka_unit_test(patching_gives_the_run_that_the_activations_are_from),
+        cmocka_unit_test(a_key_that_is_dropped_is_one_that_was_not_kept),
         cmocka_unit_test(interventions_that_no_slice_names_change_no_bit),
     };
     snprintf(zoo, sizeof zoo, "%s/zoo/llama-f32.gguf", TEST_DATA);
