@@ -48,6 +48,7 @@ static void check_head(const struct lathe_probe *p, uint32_t l, uint32_t h, uint
             }
             assert_true(top[k].key <= row);
             near("a top weight", row, top[k].weight, weights[top[k].key], 1e-4);
+            assert_true(scores[top[k].key] > -INFINITY || top[k].weight == 0); /* a dropped key has none at all */
             uint32_t above = 0; /* so many are surely heavier */
             for (uint32_t j = 0; j <= row; j++)
                 above += weights[j] > weights[top[k].key] + 1e-4;
