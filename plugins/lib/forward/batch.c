@@ -69,11 +69,10 @@ static int check_probe(const struct forward_limits *limits, const struct lathe_p
     if (limits->layers > LATHE_PROBE_MAX_LAYERS || limits->heads > LATHE_PROBE_MAX_HEADS)
         return lathe_fail(err, LATHE_EUNSUPPORTED, "forward: a probe names at most %d layers and %d heads; the model has %u "
                           "and %u", LATHE_PROBE_MAX_LAYERS, LATHE_PROBE_MAX_HEADS, limits->layers, limits->heads);
-    for (uint32_t i = 0; i < LATHE_PROBE_MAX_LAYERS; i++)
-        if ((i >= limits->layers && lathe_probe_has(p->layers, i)) ||
-            (i >= limits->heads && lathe_probe_has(p->heads, i)))
-            return lathe_fail(err, LATHE_EINVAL, "forward: probe %u names layer or head %u; the model has %u layers of "
-                              "%u heads", p->id, i, limits->layers, limits->heads);
+    uint32_t layer = forward_beyond(p->layers, limits->layers), head = forward_beyond(p->heads, limits->heads);
+    if (layer < 256 || head < 256)
+        return lathe_fail(err, LATHE_EINVAL, "forward: probe %u names layer or head %u; the model has %u layers of "
+                          "%u heads", p->id, layer < 256 ? layer : head, limits->layers, limits->heads);
     return 0;
 }
 

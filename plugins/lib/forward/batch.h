@@ -83,6 +83,17 @@ static inline uint32_t forward_probe_count(const struct lathe_slice *slice)
     return slice->probe_count ? slice->probe_count : 1;
 }
 
+/* The first bit at or beyond `count` that a mask of layers or heads has set; 256: none. */
+static inline uint32_t forward_beyond(const uint64_t mask[4], uint32_t count)
+{
+    for (uint32_t i = count / 64; i < 4; i++) {
+        uint64_t word = i == count / 64 ? mask[i] & UINT64_MAX << count % 64 : mask[i];
+        if (word)
+            return i * 64 + (uint32_t)__builtin_ctzll(word);
+    }
+    return 256;
+}
+
 /* The set of kept positions that a KV head of a layer looks at. */
 static inline uint32_t forward_set(const struct forward_batch *b, uint32_t layer, uint32_t kv_head)
 {

@@ -22,11 +22,11 @@ static int has_factor(uint32_t kind)
 static int check_masks(const struct forward_limits *limits, uint64_t n, const struct lathe_intervention *i,
                        struct lathe_error *err)
 {
-    for (uint32_t k = 0; k < LATHE_PROBE_MAX_LAYERS; k++)
-        if ((k >= limits->layers && lathe_probe_has(i->layers, k)) ||
-            (has_heads(i->kind) && k >= limits->heads && lathe_probe_has(i->heads, k)))
-            return lathe_fail(err, LATHE_EINVAL, "forward: intervention %" PRIu64 " names layer or head %u; the model has %u "
-                              "layers of %u heads", n, k, limits->layers, limits->heads);
+    uint32_t layer = forward_beyond(i->layers, limits->layers);
+    uint32_t head = has_heads(i->kind) ? forward_beyond(i->heads, limits->heads) : 256;
+    if (layer < 256 || head < 256)
+        return lathe_fail(err, LATHE_EINVAL, "forward: intervention %" PRIu64 " names layer or head %u; the model has %u "
+                          "layers of %u heads", n, layer < 256 ? layer : head, limits->layers, limits->heads);
     return 0;
 }
 
