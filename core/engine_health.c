@@ -62,6 +62,8 @@ void health_lost(struct engine *e, const char *why, int64_t now_ns)
         if (e->batching->retire)
             e->batching->retire(e->batching_self, &live->req);
     }
+    if (e->kv->forget)
+        e->kv->forget(e->kv_self);
     snprintf(detail, sizeof detail, "%u requests are prefilled again: %.200s", restarted, why);
     tell(e, "state_lost", detail);
     for (uint32_t i = 0; i < e->entry_count; i++) {

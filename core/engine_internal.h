@@ -173,6 +173,8 @@ struct engine {
     struct live **tried;     /* let into the KV cache to be asked about, not planned yet; (max_requests) */
     uint32_t tried_count;
     bool picks, tells_time, by_length, tells_mass; /* abilities of the model */
+    uint32_t lets_in;        /* how many that don't run are let into the cache for a plan, see memory_begin_plan */
+    bool short_of_blocks;    /* somebody was refused because of blocks, in this plan */
     double slowness;
     int64_t due_ns;          /* of the forward under way, if it told its time */
     struct lathe_kv_ops ops; /* wait for the next forward */
@@ -245,6 +247,9 @@ int memory_can_reserve(void *engine, const struct lathe_request *req, uint32_t t
 void memory_begin_plan(struct engine *engine);
 /* Take back what was admitted and not planned. */
 void memory_release_unplanned(struct engine *engine);
+/* The same in the middle of planning, where what they hold keeps a running request from its room, or
+ * everybody from any. True: plan again, with fewer let in. */
+bool memory_let_go(struct engine *engine);
 void memory_preempt(struct engine *engine, struct live *victim, const char *cause, int64_t now_ns);
 /* A running request got no room: preempt somebody the scheduler names. True: plan again. */
 bool memory_make_room(struct engine *engine, int64_t now_ns);

@@ -6,7 +6,11 @@
  *
  * A victim gets nothing in the step that it lost its place in, whatever the ranking says: those
  * who run use the room at least once. Otherwise a policy that names last whom it ranks first would
- * give it its own room back, step after step, and nobody would ever get on. */
+ * give it its own room back, step after step, and nobody would ever get on.
+ *
+ * With a cache that shares prefixes, whoever is let in holds what was found, planned or not, and
+ * nobody can evict it meanwhile. So before a running request costs another its place, and before one
+ * is called too large for the pool, those who hold blocks without a place in the plan let go of them. */
 #include "engine_internal.h"
 
 static void refuse(struct engine *e, struct live *live)
@@ -48,6 +52,7 @@ int memory_can_reserve(void *self, const struct lathe_request *req, uint32_t tok
     uint32_t need = e->kv->blocks_needed(e->kv_self, req, tokens);
     uint32_t available = e->kv->blocks_available(e->kv_self);
     if (need > available || need + e->promised_blocks > available) {
+        e->short_of_blocks = true;
         refuse(e, live);
         return 0;
     }
@@ -59,9 +64,10 @@ void memory_begin_plan(struct engine *e)
 {
     e->fill_number++;
     e->promised_blocks = e->refused_running = 0;
+    e->short_of_blocks = false;
     if (!e->kv->cached_prefix)
         return;
-    uint32_t left = e->params.batch_requests; /* no more: a look-up costs time */
+    uint32_t left = e->lets_in;
     for (uint32_t i = 0; i < e->ranking.count && left > 0; i++) {
         struct live *live = live_of(e, e->ranking.requests[i]);
         if (live->in_kv || (e->barring && live->barred == e->begins))
@@ -72,18 +78,41 @@ void memory_begin_plan(struct engine *e)
     }
 }
 
-void memory_release_unplanned(struct engine *e)
+/* How many were let go; who is planned stays on the list. */
+static uint32_t release_unplanned(struct engine *e)
 {
+    uint32_t kept = 0, released = 0;
     for (uint32_t i = 0; i < e->tried_count; i++) {
         struct live *live = e->tried[i];
-        if (live->planned == e->fill_number || !live->in_kv ||
-            (live->req.state != LATHE_REQUEST_WAITING && live->req.state != LATHE_REQUEST_PREEMPTED))
+        if (!live->in_kv || (live->req.state != LATHE_REQUEST_WAITING && live->req.state != LATHE_REQUEST_PREEMPTED))
             continue;
+        if (live->planned == e->fill_number) {
+            e->tried[kept++] = live;
+            continue;
+        }
         e->kv->release(e->kv_self, &live->req);
         live->in_kv = false;
         request_computed(e, live, live->carried);
+        released++;
     }
+    e->tried_count = kept;
+    return released;
+}
+
+void memory_release_unplanned(struct engine *e)
+{
+    release_unplanned(e);
     e->tried_count = 0;
+}
+
+bool memory_let_go(struct engine *e)
+{
+    uint32_t most = e->refused_running > 0 ? 0 : 1; /* of those that don't run, next time */
+    bool stuck = e->refused_running > 0 || (e->plan.count == 0 && e->running_count == 0);
+    if (!e->kv->cached_prefix || !e->short_of_blocks || !stuck || e->lets_in <= most)
+        return false;
+    e->lets_in = most;
+    return release_unplanned(e) > most;
 }
 
 void memory_preempt(struct engine *e, struct live *victim, const char *cause, int64_t now_ns)

@@ -165,6 +165,8 @@ static int fill(struct engine *e, int64_t now_ns, struct lathe_error *err)
         int status = call_local(e, e->fill, err);
         if (status != LATHE_OK || (status = check_plan(e, err)) != LATHE_OK)
             return status;
+        if (memory_let_go(e))
+            continue;
         if (!memory_make_room(e, now_ns)) {
             if (e->plan.count > 0 || !e->barring)
                 break;
@@ -190,8 +192,9 @@ static bool fail_hopeless(struct engine *e, int64_t now_ns)
         char why[ERROR_BYTES];
         snprintf(why, sizeof why,
                  "out of KV blocks: %u tokens need more than the pool's %u blocks of %u tokens; give the kvcache more "
-                 "memory or shorten the prompt",
-                 live->req.prompt_tokens + live->req.output_tokens, e->geometry.blocks, e->geometry.block_tokens);
+                 "memory or %s",
+                 live->req.prompt_tokens + live->req.output_tokens, e->geometry.blocks, e->geometry.block_tokens,
+                 e->kv->kept ? "take the prompt in smaller pieces (batch_tokens)" : "shorten the prompt");
         request_finish(e, live, LATHE_FINISH_ERROR, why, now_ns);
         return true;
     }
@@ -265,6 +268,7 @@ int engine_begin(struct engine *e, int64_t now_ns, int *state, int64_t *until_ns
     row->start_ns = e->now_ns = now_ns;
     e->begins++;
     e->barring = false;
+    e->lets_in = e->params.batch_requests; /* no more: a look-up costs time */
 
     expire(e, now_ns);
     if (e->params.watch)
@@ -557,8 +561,6 @@ int engine_lose(struct engine *e, int64_t now_ns, const char *why, struct lathe_
         e->entry_count = 0;
         health_lost(e, why, now_ns);
     }
-    if (e->kv->forget)
-        e->kv->forget(e->kv_self);
     e->unavailable = false; /* when it is back is for whoever simulates to say */
     return LATHE_OK;
 }

@@ -17,6 +17,14 @@ static inline float half_lane(const uint8_t *bytes)
     return _cvtsh_ss(h);
 }
 
+/* The two halves that a block begins with; the second may be other data. */
+static inline __m128 two_halves(const uint8_t *bytes)
+{
+    int both;
+    memcpy(&both, bytes, 4);
+    return _mm_cvtph_ps(_mm_cvtsi32_si128(both));
+}
+
 static inline __m128i bytes16(const uint8_t *p)
 {
     return _mm_loadu_si128((const __m128i *)(const void *)p);
@@ -32,6 +40,26 @@ static inline __m128i high_nibbles(__m128i q)
     return _mm_and_si128(_mm_srli_epi16(q, 4), _mm_set1_epi8(15));
 }
 
+/* y (16) = a · (q − 8), or a · q + b, of the low or high four bits of 16 bytes. Where one
+ * instruction looks up sixteen floats (LOOK_UP), a table of the sixteen values does it. */
+static inline void scale_four_bits(float *y, __m128i q, int high, float a)
+{
+#ifdef LOOK_UP
+    LOOK_UP(y, q, high, ALL(a) * (SIXTEEN - ALL(8.0f)));
+#else
+    scale_bytes(y, _mm_sub_epi8(high ? high_nibbles(q) : low_nibbles(q), _mm_set1_epi8(8)), a);
+#endif
+}
+
+static inline void scale_four_bits_add(float *y, __m128i q, int high, float a, float b)
+{
+#ifdef LOOK_UP
+    LOOK_UP(y, q, high, SIXTEEN * ALL(a) + ALL(b));
+#else
+    scale_bytes_add(y, high ? high_nibbles(q) : low_nibbles(q), a, b);
+#endif
+}
+
 /* 16 bits to 16 bytes of 16 or 0: the fifth bits of Q5_0 and Q5_1. */
 static inline __m128i fifth_bits(const uint8_t *bits)
 {
@@ -45,7 +73,7 @@ static inline __m128i fifth_bits(const uint8_t *bits)
 static void lanes_q8_0(const uint8_t *b, float *y, size_t blocks)
 {
     for (; blocks--; b += 34, y += 32) {
-        float d = half_lane(b);
+        float d = two_halves(b)[0];
         scale_bytes(y, bytes16(b + 2), d);
         scale_bytes(y + 16, bytes16(b + 18), d);
     }
@@ -54,27 +82,26 @@ static void lanes_q8_0(const uint8_t *b, float *y, size_t blocks)
 static void lanes_q4_0(const uint8_t *b, float *y, size_t blocks)
 {
     for (; blocks--; b += 18, y += 32) {
-        float d = half_lane(b);
-        __m128i q = bytes16(b + 2), eight = _mm_set1_epi8(8);
-        scale_bytes(y, _mm_sub_epi8(low_nibbles(q), eight), d);
-        scale_bytes(y + 16, _mm_sub_epi8(high_nibbles(q), eight), d);
+        float d = two_halves(b)[0];
+        scale_four_bits(y, bytes16(b + 2), 0, d);
+        scale_four_bits(y + 16, bytes16(b + 2), 1, d);
     }
 }
 
 static void lanes_q4_1(const uint8_t *b, float *y, size_t blocks)
 {
     for (; blocks--; b += 20, y += 32) {
-        float d = half_lane(b), m = half_lane(b + 2);
-        __m128i q = bytes16(b + 4);
-        scale_bytes_add(y, low_nibbles(q), d, m);
-        scale_bytes_add(y + 16, high_nibbles(q), d, m);
+        __m128 both = two_halves(b);
+        float d = both[0], m = both[1];
+        scale_four_bits_add(y, bytes16(b + 4), 0, d, m);
+        scale_four_bits_add(y + 16, bytes16(b + 4), 1, d, m);
     }
 }
 
 static void lanes_q5_0(const uint8_t *b, float *y, size_t blocks)
 {
     for (; blocks--; b += 22, y += 32) {
-        float d = half_lane(b);
+        float d = two_halves(b)[0];
         __m128i q = bytes16(b + 6), middle = _mm_set1_epi8(16);
         scale_bytes(y, _mm_sub_epi8(_mm_or_si128(low_nibbles(q), fifth_bits(b + 2)), middle), d);
         scale_bytes(y + 16, _mm_sub_epi8(_mm_or_si128(high_nibbles(q), fifth_bits(b + 4)), middle), d);
@@ -84,7 +111,8 @@ static void lanes_q5_0(const uint8_t *b, float *y, size_t blocks)
 static void lanes_q5_1(const uint8_t *b, float *y, size_t blocks)
 {
     for (; blocks--; b += 24, y += 32) {
-        float d = half_lane(b), m = half_lane(b + 2);
+        __m128 both = two_halves(b);
+        float d = both[0], m = both[1];
         __m128i q = bytes16(b + 8);
         scale_bytes_add(y, _mm_or_si128(low_nibbles(q), fifth_bits(b + 4)), d, m);
         scale_bytes_add(y + 16, _mm_or_si128(high_nibbles(q), fifth_bits(b + 6)), d, m);
@@ -94,7 +122,8 @@ static void lanes_q5_1(const uint8_t *b, float *y, size_t blocks)
 /* Q4_K (high NULL: no fifth bits) and Q5_K: eight groups of 32 in pairs that share bytes. */
 static inline void lanes_k(const uint8_t *b, const uint8_t *nibbles, const uint8_t *high, float *y)
 {
-    float d = half_lane(b), dmin = half_lane(b + 2);
+    __m128 both = two_halves(b);
+    float d = both[0], dmin = both[1];
     const __m128i one = _mm_set1_epi8(1);
     for (int j = 0; j < 8; j++, y += 32) {
         uint8_t scale, minimum;
@@ -102,12 +131,13 @@ static inline void lanes_k(const uint8_t *b, const uint8_t *nibbles, const uint8
         float a = d * (float)scale, n = -(dmin * (float)minimum);
         for (int part = 0; part < 32; part += 16) {
             __m128i q = bytes16(nibbles + j / 2 * 32 + part);
-            q = j % 2 ? high_nibbles(q) : low_nibbles(q);
-            if (high) {
+            if (!high)
+                scale_four_bits_add(y + part, q, j % 2, a, n);
+            else {
+                q = j % 2 ? high_nibbles(q) : low_nibbles(q);
                 __m128i bit = _mm_and_si128(_mm_srl_epi16(bytes16(high + part), _mm_cvtsi32_si128(j)), one);
-                q = _mm_or_si128(q, _mm_slli_epi16(bit, 4));
+                scale_bytes_add(y + part, _mm_or_si128(q, _mm_slli_epi16(bit, 4)), a, n);
             }
-            scale_bytes_add(y + part, q, a, n);
         }
     }
 }

@@ -19,6 +19,7 @@
 
 struct kernels {
     const char *name;
+    size_t rows; /* of x that `few` multiplies at a time */
 
     /* out (count) = one row of `dtype`; count is whole blocks. Unknown dtypes write nothing. */
     void (*dequantize)(int32_t dtype, const void *row, float *out, size_t count);

@@ -1,6 +1,6 @@
 # Each instruction set in a file of its own, so that nothing else is compiled for it. Optimised
 # in every build: a debug build's model would otherwise take minutes for its tests.
-set_source_files_properties(${folder}/plain.c PROPERTIES COMPILE_OPTIONS "-O2")
+set_source_files_properties(${folder}/plain.c PROPERTIES COMPILE_OPTIONS "-O3")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_source_files_properties(${folder}/avx2.c PROPERTIES COMPILE_OPTIONS "-O3;-mavx2;-mfma;-mf16c")
   set_source_files_properties(${folder}/avx512.c PROPERTIES

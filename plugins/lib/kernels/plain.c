@@ -1,21 +1,29 @@
 /* SPDX-License-Identifier: MIT */
-/* The kernels as plain loops: what each of them means. */
+/* The kernels as plain loops: what each of them means. Products alone are in vectors of four
+ * floats, as the compiler makes them of whatever the processor has: prompts would take minutes. */
 #include <math.h>
 
 #include <kernels/dequantize.h>
 #include <kernels/kernels.h>
 
-static void few(float *y, size_t y_stride, const float *x, size_t x_stride, size_t m, const float *w, size_t w_stride,
-                size_t n, size_t k, int add)
+typedef float four __attribute__((vector_size(16)));
+typedef float anywhere __attribute__((vector_size(16), aligned(4), may_alias));
+
+#define V four
+#define LANES 4
+#define LOAD(p) (four)*(const anywhere *)(const void *)(p)
+#define ALL(x) ((four){ x, x, x, x })
+#define FMA(a, b, c) ((a) * (b) + (c))
+#define MOST_ROWS 3
+#define SUMS(a, b, c, d) sums_of_four(a, b, c, d)
+
+static inline four sums_of_four(four a, four b, four c, four d)
 {
-    for (size_t r = 0; r < m; r++)
-        for (size_t j = 0; j < n; j++) {
-            float sum = 0;
-            for (size_t i = 0; i < k; i++)
-                sum += x[r * x_stride + i] * w[j * w_stride + i];
-            y[r * y_stride + j] = add ? y[r * y_stride + j] + sum : sum;
-        }
+    return (four){ a[0], b[0], c[0], d[0] } + (four){ a[2], b[2], c[2], d[2] } +
+           ((four){ a[1], b[1], c[1], d[1] } + (four){ a[3], b[3], c[3], d[3] });
 }
+
+#include <kernels/product_vector.h>
 
 static void weigh(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
                   size_t n, size_t k)
@@ -158,6 +166,7 @@ static size_t reaching(const float *x, size_t n, float least, uint32_t *at)
 
 const struct kernels kernels_plain = {
     .name = "plain",
+    .rows = MOST_ROWS,
     .dequantize = dequantize,
     .few = few,
     .weigh = weigh,

@@ -2,7 +2,7 @@
 /* The kernels in vectors of LANES floats: one body, included by avx2.c and avx512.c, which
  * define V (the vector type), LANES, LOAD, STORE, ALL (one number in all lanes), FMA (a·b + c),
  * LARGER, SUM and LARGEST (across lanes), EQUAL and REACHES (a bit a lane), SUMS (of four vectors, side
- * by side), MOST_ROWS (3 or 4: as many rows of a tile as there are registers for), TWICE (LANES / 2
+ * by side), MOST_ROWS (3 or 6: as many rows of a product's tile as there are registers for), TWICE (LANES / 2
  * numbers, each twice), SWAPPED (neighbours exchanged), FMADDSUB (a·b − c in even lanes, a·b + c in odd
  * ones), scale_bytes and scale_bytes_add. What is left of a row goes through plain loops.
  *
@@ -15,6 +15,7 @@
 #include <kernels/dequantize.h>
 #include <kernels/kernels.h>
 #include <kernels/dequantize_vector.h>
+#include <kernels/product_vector.h>
 
 typedef uint32_t VU __attribute__((vector_size(LANES * 4)));
 
@@ -32,81 +33,6 @@ static inline V exp_lanes(V x)
     p = FMA(p, r, ALL(5.0000001201e-1f));
     V y = FMA(p, r * r, r + ALL(1.0f));
     return (V)((VU)y + ((VU)z << 23));
-}
-
-/* ROWS rows of x by four rows of w, all sums in registers: each vector of w serves all rows. */
-#define FEW_TILE(ROWS)                                                                                                \
-    static inline void few_##ROWS(float *y, size_t y_stride, const float *x, size_t x_stride, const float *w,         \
-                                  size_t w_stride, size_t k, int add)                                                 \
-    {                                                                                                                 \
-        V sum[ROWS][4];                                                                                               \
-        size_t i = 0;                                                                                                 \
-        for (int r = 0; r < ROWS; r++)                                                                                \
-            for (int c = 0; c < 4; c++)                                                                               \
-                sum[r][c] = ALL(0.0f);                                                                                \
-        for (; i + LANES <= k; i += LANES) {                                                                          \
-            V b[4];                                                                                                   \
-            for (int c = 0; c < 4; c++)                                                                               \
-                b[c] = LOAD(w + (size_t)c * w_stride + i);                                                            \
-            for (int r = 0; r < ROWS; r++) {                                                                          \
-                V a = LOAD(x + (size_t)r * x_stride + i);                                                             \
-                for (int c = 0; c < 4; c++)                                                                           \
-                    sum[r][c] = FMA(a, b[c], sum[r][c]);                                                              \
-            }                                                                                                         \
-        }                                                                                                             \
-        for (int r = 0; r < ROWS; r++) {                                                                              \
-            float *out = y + (size_t)r * y_stride;                                                                    \
-            __m128 four = SUMS(sum[r][0], sum[r][1], sum[r][2], sum[r][3]);                                           \
-            _mm_storeu_ps(out, add ? _mm_add_ps(_mm_loadu_ps(out), four) : four);                                     \
-            for (size_t j = i; j < k; j++)                                                                            \
-                for (size_t c = 0; c < 4; c++)                                                                        \
-                    out[c] += x[(size_t)r * x_stride + j] * w[c * w_stride + j];                                      \
-        }                                                                                                             \
-    }
-FEW_TILE(1)
-FEW_TILE(2)
-FEW_TILE(3)
-#if MOST_ROWS == 4
-FEW_TILE(4)
-#endif
-
-static inline float dot(const float *x, const float *w, size_t k)
-{
-    V sums = ALL(0.0f);
-    float sum = 0;
-    size_t i = 0;
-    for (; i + LANES <= k; i += LANES)
-        sums = FMA(LOAD(x + i), LOAD(w + i), sums);
-    for (; i < k; i++)
-        sum += x[i] * w[i];
-    return sum + SUM(sums);
-}
-
-static void few(float *y, size_t y_stride, const float *x, size_t x_stride, size_t m, const float *w, size_t w_stride,
-                size_t n, size_t k, int add)
-{
-    while (m > 0) {
-        size_t rows = m < MOST_ROWS ? m : MOST_ROWS, j = 0;
-        for (; j + 4 <= n; j += 4) {
-            const float *four = w + j * w_stride;
-            switch (rows) {
-            case 1: few_1(y + j, y_stride, x, x_stride, four, w_stride, k, add); break;
-            case 2: few_2(y + j, y_stride, x, x_stride, four, w_stride, k, add); break;
-#if MOST_ROWS == 4
-            case 4: few_4(y + j, y_stride, x, x_stride, four, w_stride, k, add); break;
-#endif
-            default: few_3(y + j, y_stride, x, x_stride, four, w_stride, k, add); break;
-            }
-        }
-        for (; j < n; j++)
-            for (size_t r = 0; r < rows; r++) {
-                float sum = dot(x + r * x_stride, w + j * w_stride, k), *out = y + r * y_stride + j;
-                *out = add ? *out + sum : sum;
-            }
-        m -= rows;
-        y += rows * y_stride;
-        x += rows * x_stride;
-    }
 }
 
 static void weigh(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
@@ -362,7 +288,7 @@ static size_t reaching(const float *x, size_t n, float least, uint32_t *at)
 
 #define KERNELS_OF(set)                                                                                               \
     {                                                                                                                 \
-        .name = set, .dequantize = dequantize_lanes, .few = few, .weigh = weigh, .softmax = softmax,                    \
+        .name = set, .rows = MOST_ROWS, .dequantize = dequantize_lanes, .few = few, .weigh = weigh, .softmax = softmax,                    \
         .rmsnorm = rmsnorm, .swiglu = swiglu, .rope_interleaved = rope_interleaved, .rope_halves = rope_halves,       \
         .scale = scale, .add = add_rows, .half_to_float = half_to_float, .float_to_half = float_to_half,              \
         .turn_interleaved = turn_interleaved, .turn_halves = turn_halves, .quantize_q8_0 = quantize_q8_0,             \

@@ -5,6 +5,8 @@
  * 2^20, heads at most 2^10 wide), so none can wrap 64 bits before it is asked for. */
 #include <string.h>
 
+#include <kernels/product.h>
+
 #include "attention_keys.h"
 
 /* Query rows times heads of a tile: enough for a matrix product, little enough for the cache. */
@@ -49,7 +51,7 @@ static void take_scratch(struct llama_context *c, struct take *t, uint32_t threa
     rows = rows < fit ? rows : fit;
     c->tile_rows = rows ? (uint32_t)rows : 1;
     size_t queries = c->tile_rows * group;
-    c->panel_floats = llama_panel_floats(s);
+    c->panel_floats = PRODUCT_PANEL;
     if (c->panel_floats < (size_t)LLAMA_PANEL_KEYS * s->head)
         c->panel_floats = (size_t)LLAMA_PANEL_KEYS * s->head;
     size_t floats[] = { c->panel_floats, context * s->head, context * s->head, queries * s->head, queries * s->head,

@@ -6,7 +6,7 @@
  *     rope.c       rotary frequencies and their scaling
  *     context.c    what one engine needs: KV pool, scratch, threads
  *     forward.c    the loop over layers: read this first
- *     product.c    matrix products: many rows by OpenBLAS, few by own kernels
+ *     product.c    matrix products, cut among threads
  *     attention.c  attention over block tables, and the probe of heads; attention_keys.c: its keys and
  *                  values made ready, attention_mass.c: the masses that keys were given
  *     observe.c    between a layer's parts: interventions, probes of layers
@@ -20,7 +20,7 @@
  *     h = rmsnorm(x);  x += (silu(h·Wgateᵀ) ∘ h·Wupᵀ) · Wdownᵀ
  *
  * Weights stay as the file has them and are dequantized to float32 where they are used: a
- * panel of rows for a product of many rows, row by row in registers' reach for few. The
+ * panel of rows at a time, in the cache's reach, for all rows of a product. The
  * arithmetic is float32 throughout, the same numbers as if all weights had been dequantized
  * at load (option weights = f32 does that, for comparison). */
 #ifndef MODEL_LLAMA_H
@@ -147,8 +147,6 @@ struct product {
     int add;
 };
 void llama_product(struct llama_context *c, const struct product *p);
-/* Floats of a thread's panel for this model: see product.c. */
-size_t llama_panel_floats(const struct llama_shape *shape);
 
 /* Work items of attention that run at a time where masses are wanted. */
 enum { LLAMA_MASS_LANES = 64 };

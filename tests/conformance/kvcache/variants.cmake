@@ -11,3 +11,5 @@ set(choices budget=1,block_tokens=4,blocks=18 budget=24,block_tokens=7,blocks=34
 set(variants_kvcache_h2o ${choices})
 set(variants_kvcache_random ${choices})
 set(variants_kvcache_contiguous reserve_tokens=120,block_tokens=7 block_tokens=1,reserve_tokens=1000)
+# Other options that the same plugin must keep its promises with.
+set(variants_kvcache_prefix hash_bits=0 block_tokens=1,evict=lfu,preempt=swap share=session)

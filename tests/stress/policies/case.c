@@ -6,7 +6,7 @@
 #include "world.h"
 #include <lathe/batching.h>
 
-enum { CLASSES = 4, MAX_FAULTS = 16, VICTIMS = 10 };
+enum { CLASSES = 4, MAX_FAULTS = 16, VICTIMS = 10, TEXTS = 8, TEXT_TOKENS = 600 };
 
 static const char *const routers[] = { "round_robin", "least_loaded", "p2c", "random", "central:places=3", "prefix", "split" };
 
@@ -87,9 +87,20 @@ static size_t draw_faults(struct draw *d, uint32_t replicas, double horizon_s, s
     return count;
 }
 
-/* The workload as a list, some of it with keys and values that come along; submitted one by one. */
-static struct planned_request *as_list(struct draw *d, struct workload *workload, uint32_t count)
+/* Texts that begin alike, all of them or some. */
+static const int32_t *text_of(uint32_t session)
 {
+    static int32_t texts[TEXTS][TEXT_TOKENS];
+    for (uint32_t text = 0; texts[0][0] == 0 && text < TEXTS; text++)
+        for (uint32_t i = 0; i < TEXT_TOKENS; i++)
+            texts[TEXTS - 1 - text][i] = (int32_t)(i < 30 ? 1 : i < 60 ? 1 + text % 3 : 1 + text);
+    return texts[session % TEXTS];
+}
+
+/* The workload as a list, some of it with keys and values that come along; submitted one by one. */
+static struct planned_request *as_list(struct draw *d, struct workload *workload, const struct policy_case *of)
+{
+    const uint32_t count = of->requests;
     struct planned_request *list = calloc(count, sizeof *list);
     struct workload_request w;
     for (uint32_t i = 0; list && i < count && workload_next(workload, &w); i++)
@@ -98,6 +109,8 @@ static struct planned_request *as_list(struct draw *d, struct workload *workload
             .predicted_output_tokens = w.predicted_output_tokens, .priority = w.priority, .tenant = w.tenant,
             .carried_tokens = draw_below(d, 4) ? 0 : draw_below(d, w.prompt_tokens + 1), .session = draw_below(d, 30),
         };
+    for (uint32_t i = 0; list && world_has_tokens(of) && i < count; i++)
+        list[i].submit.tokens = text_of((uint32_t)list[i].submit.session);
     return list;
 }
 
@@ -136,7 +149,7 @@ void case_run(struct registry *registry, const struct policy_case *of, struct ca
         size_t count = draw_faults(&draw, params.replicas, horizon_s, faults);
         struct simulate_params simulating = { .workload = workload, .faults = faults, .fault_count = count,
                                               .concurrency = concurrency, .think_ns = concurrency ? 1000000 : 0 };
-        if (draw_below(&draw, 2) && (list = as_list(&draw, workload, of->requests)))
+        if (draw_below(&draw, 2) && (list = as_list(&draw, workload, of)))
             simulating.workload = NULL, simulating.requests = list, simulating.count = of->requests;
         status = world_run(&world, &simulating, &err);
     }

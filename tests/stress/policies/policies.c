@@ -44,7 +44,8 @@ static const char *const pools[] = {
     "contiguous:block_tokens=4,blocks=80,reserve_tokens=90", "window:block_tokens=8,blocks=24,budget=20",
     "window:block_tokens=8,blocks=24,preempt=evict", "sinks:block_tokens=8,blocks=24,budget=20,preempt=swap",
     "sinks:block_tokens=4,blocks=40,pool_budget=100", "random:block_tokens=8,blocks=24,budget=20,preempt=swap",
-    "random:block_tokens=4,blocks=50,budget=40,preempt=evict", "h2o:block_tokens=8,blocks=24,preempt=swap",
+    "random:block_tokens=4,blocks=50,budget=40,preempt=evict", "h2o:block_tokens=8,blocks=24,preempt=swap", "prefix:block_tokens=8,blocks=24",
+    "prefix:block_tokens=4,blocks=48,preempt=swap,evict=lfu,share=tenant",
 };
 
 static char running[512]; /* the case, for whoever kills it */

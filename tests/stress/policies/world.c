@@ -130,6 +130,11 @@ static int on_progress(void *user, const struct drive_progress *now)
     return ++w->looks > MAX_LOOKS;
 }
 
+int world_has_tokens(const struct policy_case *of)
+{
+    return strncmp(of->kvcache, "prefix", 6) == 0;
+}
+
 int world_open(struct world *w, struct registry *registry, const struct world_params *params, struct lathe_error *err)
 {
     struct stage model = { 0 }, none = { 0 };
@@ -161,7 +166,7 @@ int world_open(struct world *w, struct registry *registry, const struct world_pa
     struct deployment_params deployment = {
         .engine = { .parts = w->parts, .clock = &w->clock, .max_requests = params->max_requests, .output_queue = 1,
                     .batch_tokens = params->batch_tokens, .batch_requests = params->batch_requests,
-                    .context_tokens = params->context_tokens, .lengths_only = 1, .seed = params->of->seed },
+                    .context_tokens = params->context_tokens, .lengths_only = !world_has_tokens(params->of), .seed = params->of->seed },
         .replicas = params->replicas, .registry = registry, .stages = w->stages, .ended = on_ended, .user = w,
     };
     return deployment_open(&deployment, &w->deployment, err);

@@ -42,6 +42,8 @@ struct world {
     char broken[256];     /* the first thing that an end shows to be wrong; "" */
 };
 
+/* A cache that shares prefixes is given tokens, so that there is something to share. */
+int world_has_tokens(const struct policy_case *of);
 /* 0, or LATHE_… with a sentence. Closed by world_close whatever came. */
 int world_open(struct world *world, struct registry *registry, const struct world_params *params, struct lathe_error *err);
 /* Fills in what is the world's of `params`, and simulates. */

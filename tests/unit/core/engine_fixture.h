@@ -19,7 +19,7 @@
 enum { FIXTURE_OPTIONS = 4 };
 
 struct fixture_params {
-    const char *scheduler, *batching, *bus; /* NULL: fcfs, continuous, direct */
+    const char *scheduler, *batching, *bus, *cache; /* NULL: fcfs, continuous, direct, paged */
     struct option_setting model[FIXTURE_OPTIONS], kvcache[FIXTURE_OPTIONS];
     struct engine_params engine;      /* parts and clock are filled in */
     void (*ended)(void *user, const struct engine_ended *ended); /* told of ends; may be NULL */
@@ -59,7 +59,7 @@ static inline void fixture_open(struct fixture *f, struct fixture_params p)
     f->parts.tokenizer = fixture_instance(f, LATHE_KIND_TOKENIZER, "byte", NULL);
     f->parts.model = fixture_instance(f, LATHE_KIND_MODEL, "tiny", p.model);
     f->parts.sampler = fixture_instance(f, LATHE_KIND_SAMPLER, "greedy", NULL);
-    f->parts.kvcache = fixture_instance(f, LATHE_KIND_KVCACHE, "paged", p.kvcache);
+    f->parts.kvcache = fixture_instance(f, LATHE_KIND_KVCACHE, p.cache ? p.cache : "paged", p.kvcache);
     f->parts.scheduler = fixture_instance(f, LATHE_KIND_SCHEDULER, p.scheduler ? p.scheduler : "fcfs", NULL);
     f->parts.batching = fixture_instance(f, LATHE_KIND_BATCHING, p.batching ? p.batching : "continuous", NULL);
     f->parts.bus = fixture_instance(f, LATHE_KIND_BUS, p.bus ? p.bus : "direct", NULL);

@@ -25,6 +25,7 @@ struct sim_params {
     const char *scheduler, *batching, *kvcache, *router; /* as --set has them; NULL: fcfs, continuous, paged, least_loaded */
     const char *model;                                   /* more options of model/sim: "noise=0.1" */
     uint32_t replicas;
+    int tokens;                                          /* requests bring token ids */
     struct engine_params engine;                         /* parts, clock, lengths_only are filled in */
     const struct lathe_scheduler_api *scheduler_api;     /* in place of the plugin's: of replica 0 */
     const struct lathe_batching_api *batching_api;
@@ -120,7 +121,7 @@ static inline int sim_try_open(struct sim *s, struct sim_params p)
     p.engine.parts.batching = sim_fake(&s->fakes[1], s->parts.batching, p.batching_api);
     p.engine.parts.kvcache = sim_fake(&s->fakes[2], s->parts.kvcache, p.kvcache_api);
     p.engine.clock = &s->clock;
-    p.engine.lengths_only = 1;
+    p.engine.lengths_only = !p.tokens;
     p.engine.output_queue = 1;
     p.engine.context_tokens = p.engine.context_tokens ? p.engine.context_tokens : 1024;
     struct deployment_params deployment = { .engine = p.engine, .replicas = p.replicas, .registry = s->registry,
