@@ -261,7 +261,7 @@ function startTimeline() {
     model = timelineModel(run, replica);
     selected = -1;
     replace(byId('timeline-step'));
-    replace(notes, ...[thinned('request', run.requests_shown.count, run.requests_shown.every), windowed(), thinned('step', run.steps.count, run.steps.every, 'lathe report --window FROM,TO has all steps of some seconds.')].filter(Boolean).map(note));
+    replace(notes, ...[thinned('request', run.requests_shown.count, run.requests_shown.every), windowed(), thinned('step', run.steps.count, run.steps.every, 'Fewer runs (--run) or some seconds (--window) have them all.')].filter(Boolean).map(note));
     readout.textContent = hint();
     all();
   }

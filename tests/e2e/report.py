@@ -241,12 +241,24 @@ try:
         shown = values("#run-table", key)
         check(f"run table: {key} is run_latency's", len(shown) == 2 and all(near(s, a[place]) for s, a in zip(shown, answers)), (shown, answers))
     figures = {"ttft": "(first_token_ns - planned_ns) / 1e6", "e2e": "(finish_ns - planned_ns) / 1e6", "tpot": "(finish_ns - first_token_ns) / 1e6 / nullif(output_tokens - 1, 0)"}
+    inside = """const paths = [...document.querySelectorAll('#latency-chart path')], svg = paths[0].ownerSVGElement;
+        return paths.filter(p => p.dataset.series).every((curve, i) => {
+          const band = paths.filter(p => !p.dataset.series)[i], length = curve.getTotalLength();
+          for (let k = 1; k < 400; k++) {
+            const at = curve.getPointAtLength(length * k / 400), dash = svg.createSVGPoint();
+            [dash.x, dash.y] = [at.x, at.y];
+            const by = [[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]].some(([x, y]) => { dash.x = at.x + x; dash.y = at.y + y; return band.isPointInFill(dash); });
+            if (!by) return false;
+          }
+          return true;
+        })"""
     for name, expression in figures.items():
         js("document.querySelector(`#latency-figure input[value=${arguments[0]}]`).click()", name)
         answers = sql("many.db", f"select count({expression}), avg({expression}), percentile({expression}, 50), percentile({expression}, 90), percentile({expression}, 99), max({expression}) from request group by run_id")
         for place, key in enumerate(("n", "mean", "p50", "p90", "p99", "max")):
             shown = values("#latency-table", key)
             check(f"latency table: {name} {key} is sqlite3's", len(shown) == 2 and all(near(s, a[place]) for s, a in zip(shown, answers)), (shown, answers))
+        check(f"{name}: each curve lies within its band", js(inside))
         check(f"{name}: a curve and a band a run", js("return document.querySelectorAll('#latency-chart path').length") == 4)
     js("document.querySelector('#latency-figure input[value=e2e]').click()")
     svg = driver.find_element(By.CSS_SELECTOR, "#latency-chart svg")
