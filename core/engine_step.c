@@ -192,8 +192,9 @@ static bool fail_hopeless(struct engine *e, int64_t now_ns)
         char why[ERROR_BYTES];
         snprintf(why, sizeof why,
                  "out of KV blocks: %u tokens need more than the pool's %u blocks of %u tokens; give the kvcache more "
-                 "memory or shorten the prompt",
-                 live->req.prompt_tokens + live->req.output_tokens, e->geometry.blocks, e->geometry.block_tokens);
+                 "memory or %s",
+                 live->req.prompt_tokens + live->req.output_tokens, e->geometry.blocks, e->geometry.block_tokens,
+                 e->kv->kept ? "take the prompt in smaller pieces (batch_tokens)" : "shorten the prompt");
         request_finish(e, live, LATHE_FINISH_ERROR, why, now_ns);
         return true;
     }

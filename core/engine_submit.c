@@ -142,7 +142,7 @@ static int output_length(struct engine *e, const struct engine_submit *submit, s
     live->ignore_eos = submit->ignore_eos || live->forced;
 
     uint64_t pool = (uint64_t)e->geometry.blocks * e->geometry.block_tokens;
-    if (live->req.prompt_tokens > pool)
+    if (live->req.prompt_tokens > pool && !e->kv->kept) /* else what is stored may make room for what comes */
         return lathe_fail(err, LATHE_EBLOCKS,
                           "the prompt has %u tokens, the KV pool holds %" PRIu64 "; give the kvcache more memory",
                           live->req.prompt_tokens, pool);

@@ -33,8 +33,9 @@ void llama_context_destroy(void *context)
     const struct lathe_host *host = c->model->host;
     pool_close(c->pool);
     forward_kv_close(&c->kv);
-    void *const owned[] = { c->batch.rows, c->batch.slice_rows, c->batch.slice_kept, c->batch.slice_mass, c->x, c->h, c->qkv, c->mixed, c->feed,
-                            c->turns, c->key_turns, c->mass_lanes, c->out, c->tiles, c->scratch, c->scratch_memory };
+    void *const owned[] = { c->batch.rows, c->batch.slice_rows, c->batch.slice_kept, c->batch.slice_mass, c->x, c->h, c->qkv,
+                            c->mixed, c->feed, c->turns, c->key_turns, c->mass_lanes, c->out, c->tiles, c->scratch,
+                            c->scratch_memory };
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         lathe_free(host, owned[i]);
     lathe_free(host, c);
