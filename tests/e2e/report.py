@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import sqlite3
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -490,6 +491,28 @@ try:
     answer = sql("many.db", "select count(*), 1, count(*), sum(requests) from step where run_id = 1 and end_ns >= 20000000000 and start_ns <= 20500000000")[0]
     check("all its steps with all their requests", seen == [int(v) for v in answer] and "from 20 to 20.5" in text("#timeline").replace("20.50", "20.5"), (seen, answer))
     quiet("a window")
+
+    # Scores before the softmax may be negative, and are no weights to take means of.
+    shutil.copy(here / "runs.db", here / "scores.db")
+    scores = sqlite3.connect(here / "scores.db")
+    scores.execute("update probe set measure = 'score' where run_id = 2")
+    data = scores.execute("select data, keys from attention_token where run_id = 2 and request_id = 1 and position = 2").fetchone()
+    cells = [-3.5, 2.25, 0.5]
+    scores.execute("update attention_token set data = ? where run_id = 2 and request_id = 1 and position = 2",
+                   (struct.pack("<12e", *[c * (h + 1) for h in range(4) for c in cells]),))
+    scores.commit()
+    r = call("report", "scores.db", "--run", "2")
+    check("scores are a report too", r.returncode == 0 and len(data[0]) == 24, r)
+    open_page("scores")
+    bring("attention")
+    canvas = driver.find_element(By.CSS_SELECTOR, "#attention-map canvas")
+    press(canvas, Keys.ARROW_UP)
+    for _ in range(int(js("return document.querySelector('#attention-map .readout').textContent.match(/Query (\\d+)/)[1]")) - 2):
+        canvas.send_keys(Keys.ARROW_UP)
+    frames()
+    check("a score is told with its sign", "score before the softmax −3.5" in text("#attention-map .readout"), text("#attention-map .readout"))
+    check("there are no means to choose heads by", not by("attention-figure").is_displayed())
+    quiet("scores")
 
     # ── choices of the command line ──────────────────────────────────────────────────────
     r = call("report", "runs.db", "-o", "some.html", "--run", "2,5", "--compare", "1,2", "--request", "2")
