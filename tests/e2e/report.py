@@ -490,6 +490,8 @@ try:
     seen = js("const s = JSON.parse(document.getElementById('data').textContent).runs[0].steps; return [s.count, s.every, s.id.count, s.members.step.count]")
     answer = sql("many.db", "select count(*), 1, count(*), sum(requests) from step where run_id = 1 and end_ns >= 20000000000 and start_ns <= 20500000000")[0]
     check("all its steps with all their requests", seen == [int(v) for v in answer] and "from 20 to 20.5" in text("#timeline").replace("20.50", "20.5"), (seen, answer))
+    canvas = driver.find_element(By.CSS_SELECTOR, "#timeline canvas")
+    check("and the timeline begins there", near(canvas.get_attribute("data-from"), 20, 1e-3) and near(canvas.get_attribute("data-to"), 20.5, 1e-3))
     quiet("a window")
 
     # Scores before the softmax may be negative, and are no weights to take means of.
