@@ -19,13 +19,14 @@
 
 struct kernels {
     const char *name;
-    size_t rows; /* of x that `few` multiplies at a time */
+    size_t rows; /* of x that `few` keeps in registers at a time */
 
     /* out (count) = one row of `dtype`; count is whole blocks. Unknown dtypes write nothing. */
     void (*dequantize)(int32_t dtype, const void *row, float *out, size_t count);
 
-    /* y (m, n) = x (m, k) · w (n, k) transposed, or added to it; few rows of x, such as decode has.
-     * Strides are in floats, between rows. */
+    /* y (m, n) = x (m, k) · w (n, k) transposed, or added to it; for what caches hold: decode's
+     * queries and keys, or a panel of a product with weights (product.h). An element's bits depend
+     * on its two rows, k and what it is added to alone. Strides are in floats, between rows. */
     void (*few)(float *y, size_t y_stride, const float *x, size_t x_stride, size_t m, const float *w, size_t w_stride,
                 size_t n, size_t k, int add);
 

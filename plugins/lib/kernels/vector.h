@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The kernels in vectors of LANES floats: one body, included by avx2.c and avx512.c, which
  * define V (the vector type), LANES, LOAD, STORE, ALL (one number in all lanes), FMA (a·b + c),
- * LARGER, SUM and LARGEST (across lanes), EQUAL and REACHES (a bit a lane), SUMS (of four vectors, side
- * by side), MOST_ROWS (3 or 6: as many rows of a product's tile as there are registers for), TWICE (LANES / 2
- * numbers, each twice), SWAPPED (neighbours exchanged), FMADDSUB (a·b − c in even lanes, a·b + c in odd
- * ones), scale_bytes and scale_bytes_add. What is left of a row goes through plain loops.
+ * LARGER, SUM and LARGEST (across lanes), EQUAL and
+ * REACHES (a bit a lane), SUMS (of four vectors, side by side), MOST_ROWS
+ * (3 or 6: as many rows of a product's tile as there are registers for), TWICE (LANES / 2 numbers, each twice),
+ * SWAPPED (neighbours exchanged), FMADDSUB (a·b − c in even lanes, a·b + c in odd ones), scale_bytes and
+ * scale_bytes_add; and, if sixteen floats can be looked up, LOOK_UP and SIXTEEN (0 … 15:
+ * dequantize_vector.h). What is left of a row goes through plain loops.
  *
  * exp: x = n·ln 2 + r, |r| ≤ ln 2 / 2; a polynomial of degree 5 after the first two terms
  * (Cephes expf) and n added to the exponent's bits: within 2 units in the last place. Below
