@@ -116,6 +116,6 @@ return {
       { "worst", "largest", "%.4f" }, { "same", "% same answer", "%.0f" }, { "gap", "token gap ms", "%.2f" }, { "speed", "× f32's", "%.3f" } })
     print("\nWhat was found: " .. table.concat(sentence, "; ") .. ".")
     print("What would change this: longer contexts (reading keys and values is then most of a step, fewer bytes are quicker),\n" ..
-          "models whose keys have a few huge components (one scale for 32 numbers then drowns the others), and fewer bits.")
+          "models whose keys have a few huge components (one scale for 32 numbers drowns the others), fewer bits.")
   end,
 }

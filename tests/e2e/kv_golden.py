@@ -122,7 +122,8 @@ def short(folder):
     full = {name: nll["full"] for name, nll in golden["texts"].items()}
     for policy in policies:
         if "48" in policy:
-            check(f"{policy} isn't full attention by the reference", all(abs(golden["texts"][n][policy] / full[n] - 1) > 1e-4 for n in texts))
+            check(f"{policy} isn't full attention by the reference",
+                  all(abs(golden["texts"][n][policy] / full[n] - 1) > 1e-4 for n in texts))
     against(folder, texts, golden["texts"], policies, WITHIN_SHORT)
 
 
