@@ -147,6 +147,11 @@ void lua_read_probe(lua_State *L, int index, const char *what, struct run_job *j
     probe->recent_window = (uint32_t)lua_field_integer(L, table, what, "recent", 1, INT32_MAX, 16);
     if (probe->format == LATHE_PROBE_LENS && probe->top_k > info->vocab_tokens)
         lua_fail(L, "%s: \"top_k\" is %u, but this model has %u tokens", what, probe->top_k, info->vocab_tokens);
+    for (uint32_t i = 1; i < job->model_count; i++) { /* one row in the database describes it for all of them */
+        const struct lathe_model_info *next = &job->models[i]->info;
+        if (next->layers != info->layers || next->heads != info->heads || next->embedding_width != info->embedding_width)
+            lua_fail(L, "%s: the models differ in layers, heads or width: probe runs of one of them", what);
+    }
     const bool *named = lua_read_requests(L, table, what, job);
     for (size_t i = 0; named && i < job->count; i++)
         if (!named[i])

@@ -25,6 +25,9 @@ static const struct command commands[] = {
 #ifdef HAVE_CMD_EXPORT
     { "export", "a database's tables as CSV files", cmd_export },
 #endif
+#ifdef HAVE_CMD_REPORT
+    { "report", "a database as one page to look at: runs, latencies, timelines, attention", cmd_report },
+#endif
 #ifdef HAVE_CMD_MERGE
     { "merge", "runs of several databases into one", cmd_merge },
 #endif

@@ -68,15 +68,16 @@ static int prepare_all(struct recorder *recorder, struct lathe_error *err)
     int status = prepare(recorder, "BEGIN IMMEDIATE", &recorder->begin, err);
     if (status == LATHE_OK)
         status = prepare(recorder, "COMMIT", &recorder->commit, err);
+    /* A position that is computed again, after its request was preempted, stays what it was when its token came out. */
     if (status == LATHE_OK)
         status = prepare(recorder,
                          "INSERT INTO attention_token (run_id, request_id, position, step_id, probe_id, data, keys)"
-                         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
                          &recorder->attention, err);
     if (status == LATHE_OK)
         status = prepare(recorder,
                          "INSERT INTO layer_token (run_id, request_id, position, step_id, probe_id, data)"
-                         " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                         " VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
                          &recorder->layers, err);
     for (int i = 0; status == LATHE_OK && i < COLD_COUNT; i++)
         status = prepare(recorder, cold_sql[i], &recorder->cold_rows[i], err);

@@ -6,7 +6,8 @@ set -eu
 
 build="build-essential cmake ninja-build pkg-config libopenblas-pthread-dev liblua5.4-dev libsqlite3-dev \
 libpcre2-dev libjansson-dev libedit-dev ca-certificates python3 python3-pip unzip git"
-test="$build libcmocka-dev sqlite3 lua-check spin gnuplot-nox python3-pandas"
+test="$build libcmocka-dev sqlite3 lua-check spin gnuplot-nox python3-pandas chromium \
+chromium-driver python3-selenium"
 
 case "${1:-build}" in
 build) packages=$build ;;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""`lathe logits` and `lathe eval`: the golden numbers through the command line, windows, and bad usage."""
+"""`lathe logits` and `lathe eval`: the golden numbers through the command line, windows, and bad usage; and what
+the engine says of the same tokens, given one by one."""
 import json
 import math
 import os
@@ -71,6 +72,23 @@ check("eval's figures agree with each other", abs(whole["nll"] * 359 - whole["nl
       and abs(math.exp(whole["nll"]) / whole["perplexity"] - 1) < 1e-6)
 check("windows are stated", parts["windows"] == 7 and parts["scored"] == 359 and parts["context"] == 100 and parts["stride"] == 50)
 check("eval in words", b"perplexity" in text.stdout and b"stride" in text.stdout, text)
+
+# The engine, one step a token: the same likelihood, whatever keeps the keys while it has room for all.
+ids = [(i * 7) % 50 + 3 for i in range(1, 61)]
+path = source / "tests/data/zoo/llama-f32.gguf"
+with tempfile.TemporaryDirectory() as folder:
+    script = pathlib.Path(folder) / "given.lua"
+    script.write_text(f"""local lathe = require "lathe"
+local ids, model = {{ {", ".join(map(str, ids))} }}, lathe.model {{ "llama", path = "{path}" }}
+for _, kvcache in ipairs {{ "paged", "contiguous", "sinks", "h2o", "prefix" }} do
+  print(math.log(lathe.run {{ model = model, kvcache = kvcache, trace = false,
+    workload = {{ {{ tokens = {{ ids[1] }}, forced = table.move(ids, 2, #ids, 1, {{}}) }} }} }}:perplexity()))
+end
+""")
+    r = run("run", "-q", str(script))
+    expected = json.loads(run("eval", "-m", str(path), "--ids", ",".join(map(str, ids)), "--json").stdout)["nll"]
+    found = list(map(float, r.stdout.split()))
+    check("given to the engine token by token, it is as likely", len(found) == 5 and max(abs(x - expected) for x in found) < 1e-5, r)
 
 model = next((p for p in [*(pathlib.Path(f) / "smollm2-135m.gguf" for f in os.environ.get("LATHE_MODELS", "").split(":") if f),
                           source / "models/smollm2-135m.gguf"] if p.exists()), None)

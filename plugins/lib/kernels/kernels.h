@@ -19,13 +19,14 @@
 
 struct kernels {
     const char *name;
-    size_t rows; /* of x that `few` multiplies at a time */
+    size_t rows; /* of x that `few` keeps in registers at a time */
 
     /* out (count) = one row of `dtype`; count is whole blocks. Unknown dtypes write nothing. */
     void (*dequantize)(int32_t dtype, const void *row, float *out, size_t count);
 
-    /* y (m, n) = x (m, k) · w (n, k) transposed, or added to it; few rows of x, such as decode has.
-     * Strides are in floats, between rows. */
+    /* y (m, n) = x (m, k) · w (n, k) transposed, or added to it; for what caches hold: decode's
+     * queries and keys, or a panel of a product with weights (product.h). An element's bits depend
+     * on its two rows, k and what it is added to alone. Strides are in floats, between rows. */
     void (*few)(float *y, size_t y_stride, const float *x, size_t x_stride, size_t m, const float *w, size_t w_stride,
                 size_t n, size_t k, int add);
 
@@ -60,6 +61,16 @@ struct kernels {
     void (*half_to_float)(float *out, const uint16_t *in, size_t n);
     void (*float_to_half)(uint16_t *out, const float *in, size_t n);
     void (*quantize_q8_0)(void *row, const float *in, size_t n); /* whole blocks; the same bytes in all */
+
+    /* out = a · x as halves, values beyond ±65504 as these. */
+    void (*scale_to_half)(uint16_t *out, const float *x, float a, size_t n);
+    float (*sum)(const float *x, size_t n);
+    /* The first element that equals `value`: its index; n: none does. */
+    size_t (*find)(const float *x, size_t n, float value);
+    /* A number that at least k of the elements reach, as large as a quick look gives; −∞ where none does. */
+    float (*reached_by)(const float *x, size_t n, size_t k);
+    /* Writes the indexes of the elements ≥ least, ascending, to `at` (n); returns how many. */
+    size_t (*reaching)(const float *x, size_t n, float least, uint32_t *at);
 };
 
 extern const struct kernels kernels_plain;

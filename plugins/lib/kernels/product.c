@@ -32,12 +32,13 @@ static size_t part_of(size_t columns)
 static void multiply(const struct kernels *kernels, float *y, size_t y_stride, const float *x, size_t x_stride, size_t m,
                      const float *w, size_t w_stride, size_t n, size_t k, int add, struct ahead *ahead)
 {
-    size_t tiles = (m + kernels->rows - 1) / kernels->rows, groups = (n + GROUP - 1) / GROUP, calls = tiles * groups, done = 0;
+    size_t tiles = (m + kernels->rows - 1) / kernels->rows, calls = tiles * ((n + GROUP - 1) / GROUP), done = 0;
     for (; tiles > 0; tiles--) {
         size_t rows = (m + tiles - 1) / tiles; /* seven rows: four and three, not six and one */
         for (size_t j = 0; j < n; j += GROUP) {
             fetch(ahead, (ahead->rows * ++done + calls - 1) / calls);
-            kernels->few(y + j, y_stride, x, x_stride, rows, w + j * w_stride, w_stride, n - j < GROUP ? n - j : GROUP, k, add);
+            kernels->few(y + j, y_stride, x, x_stride, rows, w + j * w_stride, w_stride, n - j < GROUP ? n - j : GROUP, k,
+                         add);
         }
         y += rows * y_stride;
         x += rows * x_stride;

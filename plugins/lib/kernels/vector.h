@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The kernels in vectors of LANES floats: one body, included by avx2.c and avx512.c, which
  * define V (the vector type), LANES, LOAD, STORE, ALL (one number in all lanes), FMA (a·b + c),
- * LARGER, SUM and LARGEST (across lanes), SUMS (of four vectors, side by side), MOST_ROWS
+ * LARGER, SUM and LARGEST (across lanes), EQUAL and
+ * REACHES (a bit a lane), SUMS (of four vectors, side by side), MOST_ROWS
  * (3 or 6: as many rows of a product's tile as there are registers for), TWICE (LANES / 2 numbers, each twice),
  * SWAPPED (neighbours exchanged), FMADDSUB (a·b − c in even lanes, a·b + c in odd ones), scale_bytes and
- * scale_bytes_add. What is left of a row goes through plain loops.
+ * scale_bytes_add; and, if sixteen floats can be looked up, LOOK_UP and SIXTEEN (0 … 15:
+ * dequantize_vector.h). What is left of a row goes through plain loops.
  *
  * exp: x = n·ln 2 + r, |r| ≤ ln 2 / 2; a polynomial of degree 5 after the first two terms
  * (Cephes expf) and n added to the exponent's bits: within 2 units in the last place. Below
@@ -214,10 +216,83 @@ static void float_to_half(uint16_t *out, const float *in, size_t n)
         out[i] = half_of_float(in[i]);
 }
 
+static void scale_to_half(uint16_t *out, const float *x, float a, size_t n)
+{
+    __m256 by = _mm256_set1_ps(a), most = _mm256_set1_ps(65504.0f), least = _mm256_set1_ps(-65504.0f);
+    for (; n >= 8; n -= 8, x += 8, out += 8) {
+        __m256 y = _mm256_max_ps(_mm256_min_ps(_mm256_mul_ps(_mm256_loadu_ps(x), by), most), least);
+        _mm_storeu_si128((__m128i *)(void *)out, _mm256_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+    if (n >= 4) {
+        __m128 y = _mm_mul_ps(_mm_loadu_ps(x), _mm_set1_ps(a));
+        y = _mm_max_ps(_mm_min_ps(y, _mm_set1_ps(65504.0f)), _mm_set1_ps(-65504.0f));
+        _mm_storel_epi64((__m128i *)(void *)out, _mm_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        n -= 4, x += 4, out += 4;
+    }
+    for (size_t i = 0; i < n; i++) {
+        float y = a * x[i];
+        out[i] = half_of_float(y > 65504.0f ? 65504.0f : y < -65504.0f ? -65504.0f : y);
+    }
+}
+
+static float sum_all(const float *x, size_t n)
+{
+    V sums = ALL(0.0f);
+    float sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        sums = sums + LOAD(x + i);
+    for (; i < n; i++)
+        sum += x[i];
+    return sum + SUM(sums);
+}
+
+static size_t find(const float *x, size_t n, float value)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        uint32_t equal = EQUAL(LOAD(x + i), ALL(value));
+        if (equal)
+            return i + (size_t)__builtin_ctz(equal);
+    }
+    while (i < n && x[i] != value)
+        i++;
+    return i;
+}
+
+/* The k-th largest of the lanes' maxima: as many elements, one of each lane, reach it. */
+static float reached_by(const float *x, size_t n, size_t k)
+{
+    if (k > LANES || n < LANES)
+        return -INFINITY;
+    V most = LOAD(x);
+    float lane[LANES], best = -INFINITY;
+    for (size_t i = LANES; i + LANES <= n; i += LANES)
+        most = LARGER(most, LOAD(x + i));
+    STORE(lane, most);
+    for (size_t i = 0; i < LANES; i++)
+        if ((size_t)__builtin_popcount(REACHES(most, ALL(lane[i]))) >= k && lane[i] > best)
+            best = lane[i];
+    return best;
+}
+
+static size_t reaching(const float *x, size_t n, float least, uint32_t *at)
+{
+    size_t count = 0, i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (uint32_t reach = REACHES(LOAD(x + i), ALL(least)); reach; reach &= reach - 1)
+            at[count++] = (uint32_t)i + (uint32_t)__builtin_ctz(reach);
+    for (; i < n; i++)
+        if (x[i] >= least)
+            at[count++] = (uint32_t)i;
+    return count;
+}
+
 #define KERNELS_OF(set)                                                                                               \
     {                                                                                                                 \
         .name = set, .rows = MOST_ROWS, .dequantize = dequantize_lanes, .few = few, .weigh = weigh, .softmax = softmax,                    \
         .rmsnorm = rmsnorm, .swiglu = swiglu, .rope_interleaved = rope_interleaved, .rope_halves = rope_halves,       \
         .scale = scale, .add = add_rows, .half_to_float = half_to_float, .float_to_half = float_to_half,              \
-        .turn_interleaved = turn_interleaved, .turn_halves = turn_halves, .quantize_q8_0 = quantize_q8_0              \
+        .turn_interleaved = turn_interleaved, .turn_halves = turn_halves, .quantize_q8_0 = quantize_q8_0,             \
+        .scale_to_half = scale_to_half, .sum = sum_all, .find = find, .reached_by = reached_by, .reaching = reaching  \
     }

@@ -7,8 +7,9 @@
  *     context.c    what one engine needs: KV pool, scratch, threads
  *     forward.c    the loop over layers: read this first
  *     product.c    matrix products, cut among threads
- *     attention.c  attention over block tables, and the probe; attention_keys.c: its keys and
+ *     attention.c  attention over block tables, and the probe of heads; attention_keys.c: its keys and
  *                  values made ready, attention_mass.c: the masses that keys were given
+ *     observe.c    between a layer's parts: interventions, probes of layers
  *
  * One layer (x: rows of hidden states, n: rows in a forward):
  *
@@ -26,6 +27,7 @@
 #define MODEL_LLAMA_H
 
 #include <forward/batch.h>
+#include <forward/edit.h>
 #include <forward/kv.h>
 #include <forward/probe.h>
 #include <gguf/gguf.h>
@@ -98,6 +100,7 @@ struct llama_scratch {
     float *queries, *results;  /* (tile rows · group, head) */
     float *scores;             /* (tile rows · group, score_stride) */
     float *inverse;            /* (tile rows · group): 1 / sum of each row's weights */
+    float *value_norms;        /* (context_tokens): for the probe of values */
 };
 
 /* Query rows that attention does at a time, of one slice. */
@@ -119,6 +122,8 @@ struct llama_context {
     float *key_turns;          /* (context_tokens, rotated): of keys that are rotated when read; NULL: when stored */
     float *mass_lanes;         /* (LLAMA_MASS_LANES, score_stride) */
     float *out;                /* (output_rows, width): normalized rows that want logits or hidden states */
+    float *lens;               /* (lens_capacity, vocab): logits of rows of the residual stream */
+    uint32_t *lens_rows, lens_capacity;
     struct llama_tile *tiles;
     uint32_t tile_count, tile_capacity, tile_rows;
     size_t qkv_width, panel_floats, score_stride;
@@ -155,6 +160,12 @@ void llama_mass_of_tile(struct llama_context *c, uint32_t layer, uint32_t item, 
 
 /* mixed = attention of all rows for one layer; fills probed rows' records. */
 void llama_attention(struct llama_context *c, uint32_t layer);
+/* Interventions and probes of layers at one layer: heads' results are in mixed; attention is in x;
+ * the MLP's inside is in feed; the layer is in x. */
+void llama_heads_done(struct llama_context *c, uint32_t layer);
+void llama_attention_added(struct llama_context *c, uint32_t layer);
+void llama_feed_done(struct llama_context *c, uint32_t layer);
+void llama_layer_ends(struct llama_context *c, uint32_t layer);
 /* Cuts the batch's slices into tiles: once a forward. */
 void llama_attention_tiles(struct llama_context *c);
 

@@ -68,7 +68,7 @@ static int llama_describe(void *self, const void *in, void *out, struct lathe_er
         .head = { .capacity = capacity, .bytes = sizeof *info },
         .layers = s->layers, .heads = s->heads, .kv_heads = s->kv_heads, .head_width = s->head,
         .embedding_width = s->width, .vocab_tokens = s->vocab, .context_tokens = s->context,
-        .probe_formats = 1u << LATHE_PROBE_SUMMARY | 1u << LATHE_PROBE_TOP | 1u << LATHE_PROBE_FULL,
+        .probe_formats = FORWARD_HEAD_FORMATS | FORWARD_LAYER_FORMATS, .interventions = FORWARD_INTERVENTIONS,
         .parameters = m->parameters, .weight_bytes = m->weight_bytes,
         .kv_bytes_per_token = forward_kv_bytes_per_token(&kv, LATHE_F32), .kv_dtypes = forward_kv_dtypes(&kv),
     };

@@ -11,7 +11,14 @@
 
 /* Pieces of a thread; rows of a piece, and of the output head's for few rows of x, where taking
  * an item would cost more than its share. */
-enum { PIECES = 8, LEAST_ROWS = 16, MOST_ROWS = PRODUCT_ROWS, HEAD_ROWS = 4 * PRODUCT_ROWS, FEW_ROWS = 8, MANY_WEIGHTS = 4096 };
+enum {
+    PIECES = 8,
+    LEAST_ROWS = 16,
+    MOST_ROWS = PRODUCT_ROWS,
+    HEAD_ROWS = 4 * PRODUCT_ROWS,
+    FEW_ROWS = 8,
+    MANY_WEIGHTS = 4096
+};
 
 struct pieces {
     struct llama_context *context;
