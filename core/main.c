@@ -23,7 +23,7 @@ static const struct command commands[] = {
     { "replay", "a run again, from its rows; the first difference named", cmd_replay },
 #endif
 #ifdef HAVE_CMD_EXPORT
-    { "export", "a database's tables as CSV files", cmd_export },
+    { "export", "a database for other programs: CSV, Perfetto and chrome://tracing, OpenTelemetry", cmd_export },
 #endif
 #ifdef HAVE_CMD_REPORT
     { "report", "a database as one page to look at: runs, latencies, timelines, attention", cmd_report },
