@@ -149,7 +149,7 @@ static int parse_run(const char *word, int64_t *run)
 static int parse_header(const char *word, struct export_arguments *a)
 {
     if (!strchr(word, ':') || strpbrk(word, "\r\n"))
-        return command_usage("export", "--header %.40s: \"Name: value\" is expected", word);
+        return command_usage("export", "--header: \"Name: value\" is expected, on one line");
     if (a->header_count == EXPORT_MAX_HEADERS)
         return command_usage("export", "--header: %d are the most", EXPORT_MAX_HEADERS);
     a->headers[a->header_count++] = word;

@@ -57,7 +57,8 @@ int export_close(const struct export_arguments *a, FILE *out, int status, struct
  *   w3c_trace(uid, request, correlation_id)   32 hexadecimal digits; request 0 is the run itself. A request whose
  *                                             correlation id is a traceparent goes on in that trace.
  *   w3c_span(uid, kind, a, b)                 16 digits: of the thing of that kind with those numbers
- *   w3c_parent(correlation_id)                the span that a traceparent names, or NULL */
+ *   w3c_parent(correlation_id)                the span that a traceparent names, or NULL
+ *   correlation(correlation_id)               the number that stands for it in hop.correlation_id */
 int export_ids_register(sqlite3 *db, const struct export_arguments *a, struct lathe_error *err);
 
 /* ---- export_phases.c ---- */

@@ -4,8 +4,10 @@
  *
  * Each is the beginning of a SHA-256 over names: the run's UUID, then kind and numbers. So they need no column, are
  * the same at each export, and differ between runs of merged databases. */
+#include <stdlib.h>
 #include <string.h>
 
+#include "engine.h"
 #include "export.h"
 #include "recorder_schema.h"
 #include "sha256.h"
@@ -73,12 +75,24 @@ static void w3c_parent(sqlite3_context *context, int argc, sqlite3_value **argv)
         sqlite3_result_text(context, given + 36, SPAN_DIGITS, SQLITE_TRANSIENT);
 }
 
+/* The 64 bits that stand for a correlation id in messages: the engine's own ids are their digits. */
+static void correlation(sqlite3_context *context, int argc, sqlite3_value **argv)
+{
+    const char *text = text_of(argv[0]);
+    (void)argc;
+    if (strlen(text) == SPAN_DIGITS && hexadecimal(text, SPAN_DIGITS))
+        sqlite3_result_int64(context, (int64_t)strtoull(text, NULL, 16));
+    else if (*text)
+        sqlite3_result_int64(context, (int64_t)engine_correlation(text));
+}
+
 int export_ids_register(sqlite3 *db, const struct export_arguments *a, struct lathe_error *err)
 {
     const int flags = SQLITE_UTF8 | SQLITE_DETERMINISTIC;
     if (sqlite3_create_function_v2(db, "w3c_trace", 3, flags, NULL, w3c_trace, NULL, NULL, NULL) != SQLITE_OK ||
         sqlite3_create_function_v2(db, "w3c_span", 4, flags, NULL, w3c_span, NULL, NULL, NULL) != SQLITE_OK ||
-        sqlite3_create_function_v2(db, "w3c_parent", 1, flags, NULL, w3c_parent, NULL, NULL, NULL) != SQLITE_OK)
+        sqlite3_create_function_v2(db, "w3c_parent", 1, flags, NULL, w3c_parent, NULL, NULL, NULL) != SQLITE_OK ||
+        sqlite3_create_function_v2(db, "correlation", 1, flags, NULL, correlation, NULL, NULL, NULL) != SQLITE_OK)
         return schema_fail(db, a->path, "adding functions", err);
     return LATHE_OK;
 }

@@ -180,23 +180,23 @@ static int write_steps(struct run *r, struct lathe_error *err)
     return export_finish(r->db, r->a, row, company_code != SQLITE_DONE ? company_code : code, err);
 }
 
-/* A hop's parent is the hop that called it, else its step, else the request that its message names, else the run. The
+/* A hop's parent is the hop that called it, else the request that its message names, else its step, else the run. The
  * engine's own calls before a step has its row carry the step's number as their correlation. */
 static int write_hops(struct run *r, struct lathe_error *err)
 {
     sqlite3_stmt *row = NULL;
     int code = SQLITE_DONE;
     int status = export_prepare(r->db, r->a,
-                                "WITH named AS MATERIALIZED (SELECT id, correlation_id AS text FROM request WHERE run_id = ?1) "
+                                "WITH named AS MATERIALIZED (SELECT id, correlation_id AS text, correlation(correlation_id) AS number FROM request WHERE run_id = ?1) "
                                 "SELECT h.endpoint, h.sent_ns, h.ended_ns, h.bytes, h.status, h.worker, h.started_ns - h.sent_ns, w3c_span(uid, 'hop', h.id, 0), "
-                                "CASE WHEN p.id IS NULL AND s.id IS NULL AND q.id IS NOT NULL THEN w3c_trace(uid, q.id, q.text) END, "
-                                "CASE WHEN p.id IS NOT NULL THEN w3c_span(uid, 'hop', p.id, 0) WHEN s.id IS NOT NULL THEN w3c_span(uid, 'step', s.id, 0) "
-                                "WHEN q.id IS NOT NULL THEN w3c_span(uid, 'request', q.id, 0) END, h.id "
+                                "CASE WHEN p.id IS NULL AND q.id IS NOT NULL THEN w3c_trace(uid, q.id, q.text) END, "
+                                "CASE WHEN p.id IS NOT NULL THEN w3c_span(uid, 'hop', p.id, 0) WHEN q.id IS NOT NULL THEN w3c_span(uid, 'request', q.id, 0) "
+                                "WHEN s.id IS NOT NULL THEN w3c_span(uid, 'step', s.id, 0) END, h.id "
                                 "FROM hop h JOIN run ON run.id = h.run_id "
                                 "LEFT JOIN hop p ON p.run_id = h.run_id AND p.id = h.parent_id "
                                 "LEFT JOIN step s ON s.run_id = h.run_id AND s.id = ifnull(h.step_id, h.correlation_id) "
                                 "AND (h.step_id IS NOT NULL OR h.sent_ns BETWEEN s.start_ns AND s.end_ns) "
-                                "LEFT JOIN named q ON q.text = printf('%016x', h.correlation_id) "
+                                "LEFT JOIN named q ON q.number = h.correlation_id "
                                 "WHERE h.run_id = ?1 ORDER BY h.sent_ns, h.id", r->id, &row, err);
     while (!status && (code = sqlite3_step(row)) == SQLITE_ROW) {
         char failure[48];
