@@ -28,6 +28,9 @@ static const struct command commands[] = {
 #ifdef HAVE_CMD_REPORT
     { "report", "a database as one page to look at: runs, latencies, timelines, attention", cmd_report },
 #endif
+#ifdef HAVE_CMD_WHY
+    { "why", "one paragraph on the slowest token, a request or a step: what took the time", cmd_why },
+#endif
 #ifdef HAVE_CMD_MERGE
     { "merge", "runs of several databases into one", cmd_merge },
 #endif
