@@ -41,10 +41,11 @@ static int find_members(struct why *w, struct lathe_error *err)
 /* Those whose steps lay in the stretch in which it was in `state`, and in the window. */
 static int find_meanwhile(struct why *w, const char *state, struct lathe_error *err)
 {
-    char sql[1024];
+    char sql[1280];
     sqlite3_stmt *row;
     static const char between[] =
         "FROM step s JOIN step_request c ON c.run_id = ?1 AND c.step_id = s.id WHERE s.run_id = ?1 AND s.replica = ?6 AND s.end_ns > ?3 AND s.start_ns < ?4 AND c.request_id <> ?2 "
+        "AND NOT EXISTS (SELECT 1 FROM step_request m WHERE m.run_id = ?1 AND m.step_id = s.id AND m.request_id = ?2) "
         "AND (NOT EXISTS (SELECT 1 FROM request_span WHERE run_id = ?1 AND request_id = ?2 AND state = '%s') OR EXISTS (SELECT 1 FROM request_span p WHERE p.run_id = ?1 AND "
         "p.request_id = ?2 AND p.state = '%s' AND p.to_ns > s.start_ns AND p.from_ns < s.end_ns))";
     int used = snprintf(sql, sizeof sql, "SELECT count(DISTINCT c.request_id) ");

@@ -62,7 +62,7 @@ def make(name, cause=None, steps=40, hops=True, rows="tokens", clock="real"):
             sample += extra * (cause == "sample")
             beside += extra * (cause == "between")
             if cause == "between":
-                db.execute("insert into service_event values (1, ?, 'model', 1, 'worker_died', 'killed by signal 9.')", (at + 5 * MS,))
+                db.execute("insert into service_event values (1, ?, 'model', 1, 'worker_died', 'killed by signal 9.')", (at + 35 * MS,))
             if cause == "preempted":  # request 2 sits out three steps, then has its tokens computed again
                 members = [m if m[0] != 2 else (2, "prefill", 26, 0) for m in members]
         if cause == "preempted" and 17 <= step < 20:
