@@ -22,11 +22,18 @@
 
 #include <kernels/packed.h>
 
-/* A quantized row: p (columns), then of each block s, s · Σp (floats) and −8 · Σp (int32). An odd
- * number of cache lines, so that rows of a tile don't meet in the same sets of the cache. */
+/* A quantized row, block by block. Rows are an odd number of cache lines apart, so that those of a
+ * tile don't meet in the same sets of the cache. */
+struct integer_block {
+    int8_t p[PACKED_BLOCK];
+    float s, sum; /* sum: s · Σp */
+    int32_t zero; /* −8 · Σp */
+    int32_t unused;
+};
+
 static inline size_t integer_row_bytes(size_t columns)
 {
-    return ((columns + columns / PACKED_BLOCK * 12 + 63) / 64 | 1) * 64;
+    return ((columns / PACKED_BLOCK * sizeof(struct integer_block) + 63) / 64 | 1) * 64;
 }
 
 struct integer_weights {

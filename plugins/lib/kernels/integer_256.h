@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include <kernels/integer.h>
+
 #define VI __m256i
 #define VF __m256
 #define LANES 8

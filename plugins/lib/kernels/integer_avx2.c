@@ -6,6 +6,7 @@
 #include <kernels/integer_256.h>
 
 #define UNPACKED 16
+#define TOGETHER 1
 
 /* Nibbles: quads 0 … 7. Bytes: their low nibbles, then the high ones. */
 static inline __attribute__((always_inline)) void unpack(VI *q, const unsigned char *quads, int bytes)
@@ -18,20 +19,23 @@ static inline __attribute__((always_inline)) void unpack(VI *q, const unsigned c
     }
 }
 
-static inline __attribute__((always_inline)) VI dot(const VI *q, const int8_t *p, VI start, int bytes)
+/* Eight products of four columns, of a block's low or high nibbles. */
+static inline __attribute__((always_inline)) VI sum_of_eight(const VI *q, const int8_t *p)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
-    VI low = _mm256_maddubs_epi16(q[0], four_of(p, 0));
+    VI sum = _mm256_maddubs_epi16(q[0], four_of(p, 0));
     for (int j = 1; j < 8; j++)
-        low = _mm256_add_epi16(low, _mm256_maddubs_epi16(q[j], four_of(p, j)));
-    start = _mm256_add_epi32(start, _mm256_madd_epi16(low, ones));
-    if (bytes) {
-        VI high = _mm256_maddubs_epi16(q[8], four_of(p, 0));
-        for (int j = 1; j < 8; j++)
-            high = _mm256_add_epi16(high, _mm256_maddubs_epi16(q[8 + j], four_of(p, j)));
-        start = _mm256_add_epi32(start, _mm256_slli_epi32(_mm256_madd_epi16(high, ones), 4));
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(q[j], four_of(p, j)));
+    return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
+}
+
+static inline __attribute__((always_inline)) void dot(VI *sums, int n, const VI *q, const struct integer_block *const *block,
+                                                      int bytes)
+{
+    for (int r = 0; r < n; r++) {
+        sums[r] = _mm256_add_epi32(sums[r], sum_of_eight(q, block[r]->p));
+        if (bytes)
+            sums[r] = _mm256_add_epi32(sums[r], _mm256_slli_epi32(sum_of_eight(q + 8, block[r]->p), 4));
     }
-    return start;
 }
 
 #include <kernels/integer_vector.h>

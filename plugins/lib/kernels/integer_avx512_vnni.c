@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* Integer products for AVX-512 VNNI: sixteen rows of W a group. */
 #if defined(__x86_64__)
-#include <string.h>
-
 #include <immintrin.h>
+
+#include <kernels/integer.h>
 
 #define VI __m512i
 #define VF __m512
 #define LANES 16
 #define MOST_ROWS 16
 #define UNPACKED 8
+#define TOGETHER 4
 #define ALL_INTS(x) _mm512_set1_epi32(x)
 #define ALL_FLOATS(x) _mm512_set1_ps(x)
 #define FLOATS(v) _mm512_cvtepi32_ps(v)
@@ -31,15 +32,14 @@ static inline __attribute__((always_inline)) void unpack(VI *q, const unsigned c
     }
 }
 
-static inline __attribute__((always_inline)) VI dot(const VI *q, const int8_t *p, VI start, int bytes)
+/* The broadcast is part of the instruction, which GCC 12 doesn't make of _mm512_set1_epi32. */
+static inline __attribute__((always_inline)) void dot(VI *sums, int n, const VI *q, const struct integer_block *const *block,
+                                                      int bytes)
 {
     (void)bytes;
-    for (int j = 0; j < 8; j++) {
-        int four;
-        memcpy(&four, p + 4 * j, 4);
-        start = _mm512_dpbusd_epi32(start, q[j], _mm512_set1_epi32(four));
-    }
-    return start;
+    for (int j = 0; j < 8; j++)
+        for (int r = 0; r < n; r++)
+            __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums[r]) : "v"(q[j]), "m"(*(const int8_t(*)[4])(block[r]->p + 4 * j)));
 }
 
 #include <kernels/integer_vector.h>

@@ -4,6 +4,7 @@
 #include <kernels/integer_256.h>
 
 #define UNPACKED 8
+#define TOGETHER 2
 
 static inline __attribute__((always_inline)) void unpack(VI *q, const unsigned char *quads, int bytes)
 {
@@ -15,12 +16,13 @@ static inline __attribute__((always_inline)) void unpack(VI *q, const unsigned c
     }
 }
 
-static inline __attribute__((always_inline)) VI dot(const VI *q, const int8_t *p, VI start, int bytes)
+static inline __attribute__((always_inline)) void dot(VI *sums, int n, const VI *q, const struct integer_block *const *block,
+                                                      int bytes)
 {
     (void)bytes;
     for (int j = 0; j < 8; j++)
-        start = _mm256_dpbusd_avx_epi32(start, q[j], four_of(p, j));
-    return start;
+        for (int r = 0; r < n; r++)
+            sums[r] = _mm256_dpbusd_avx_epi32(sums[r], q[j], four_of(block[r]->p, j));
 }
 
 #include <kernels/integer_vector.h>

@@ -30,23 +30,17 @@ static void multiply(float *y, size_t y_stride, const unsigned char *x, size_t x
             const unsigned char *group = w->groups + from / LANES * group_bytes;
             float sum[LANES] = { 0 };
             for (size_t at = 0; at < blocks; at++) {
+                const struct integer_block *block = (const struct integer_block *)(const void *)x + at;
                 uint16_t factors[2 * LANES];
-                int32_t dot[LANES], zero;
-                int8_t p[PACKED_BLOCK];
-                float s, sum_scaled;
+                int32_t dot[LANES];
                 memcpy(factors, group + blocks * quads + at * scales, scales);
-                memcpy(p, x + at * PACKED_BLOCK, PACKED_BLOCK);
-                memcpy(&s, x + w->columns + 4 * at, 4);
-                memcpy(&sum_scaled, x + w->columns + 4 * (blocks + at), 4);
-                memcpy(&zero, x + w->columns + 4 * (2 * blocks + at), 4);
-                zero *= w->form == PACKED_NIBBLES ? 1 : w->form == PACKED_BYTES ? 16 : 0;
                 for (size_t lane = 0; lane < LANES; lane++)
-                    dot[lane] = zero;
-                dot_block(dot, group + at * quads, w->form, p);
+                    dot[lane] = block->zero * (w->form == PACKED_NIBBLES ? 1 : w->form == PACKED_BYTES ? 16 : 0);
+                dot_block(dot, group + at * quads, w->form, block->p);
                 for (size_t lane = 0; lane < LANES; lane++) {
-                    sum[lane] = fmaf((float)dot[lane], float_of_half(factors[lane]) * s, sum[lane]);
+                    sum[lane] = fmaf((float)dot[lane], float_of_half(factors[lane]) * block->s, sum[lane]);
                     if (scales > 2 * LANES)
-                        sum[lane] = fmaf(float_of_half(factors[LANES + lane]), sum_scaled, sum[lane]);
+                        sum[lane] = fmaf(float_of_half(factors[LANES + lane]), block->sum, sum[lane]);
                 }
             }
             for (size_t lane = 0; lane < LANES && from + lane < w->n; lane++)

@@ -10,11 +10,10 @@
  * to even, and the low bits are the number. */
 static void quantize_row(void *row, const float *x, size_t columns)
 {
-    size_t blocks = columns / PACKED_BLOCK;
-    unsigned char *p = row, *scales = p + columns, *sums = scales + 4 * blocks, *zeros = sums + 4 * blocks;
-    for (size_t b = 0; b < blocks; b++, x += PACKED_BLOCK, p += PACKED_BLOCK) {
+    struct integer_block *to = row;
+    for (size_t b = 0; b < columns / PACKED_BLOCK; b++, x += PACKED_BLOCK, to++) {
         uint32_t bits[PACKED_BLOCK], most = 0;
-        int8_t q[PACKED_BLOCK];
+        int8_t p[PACKED_BLOCK];
         memcpy(bits, x, sizeof bits);
         for (int i = 0; i < PACKED_BLOCK; i++)
             most = (bits[i] & 0x7fffffffu) > most ? bits[i] & 0x7fffffffu : most;
@@ -24,16 +23,15 @@ static void quantize_row(void *row, const float *x, size_t columns)
             s = largest / 127.0f;
         }
         for (int i = 0; i < PACKED_BLOCK; i++)
-            q[i] = (int8_t)(uint8_t)bits_of_float(x[i] * by + 12582912.0f);
+            p[i] = (int8_t)(uint8_t)bits_of_float(x[i] * by + 12582912.0f);
         int32_t sum = 0;
         for (int i = 0; i < PACKED_BLOCK; i++)
-            sum += q[i];
-        float sum_scaled = s * (float)sum;
-        sum *= -8;
-        memcpy(p, q, sizeof q);
-        memcpy(scales + 4 * b, &s, 4);
-        memcpy(sums + 4 * b, &sum_scaled, 4);
-        memcpy(zeros + 4 * b, &sum, 4);
+            sum += p[i];
+        memcpy(to->p, p, sizeof p);
+        to->s = s;
+        to->sum = s * (float)sum;
+        to->zero = -8 * sum;
+        to->unused = 0;
     }
 }
 

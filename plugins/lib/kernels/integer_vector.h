@@ -6,7 +6,8 @@
  * bytes takes; and
  *
  *     unpack(VI *q, const unsigned char *quads, int bytes)          a block's quads
- *     dot(const VI *q, const int8_t *p, VI start, int bytes)        start + Σ q · p, lane by lane
+ *     dot(VI *sums, int n, const VI *q, block, int bytes)           sums += Σ q · p of n rows (at most TOGETHER, whose
+ *                                                                   chains of additions then overlap), lane by lane
  *
  * Tiles are made for 1, 2, 3, 4 rows of x (6, 8, 12, 16 too where registers allow); other numbers are
  * put together of these, as the bits don't depend on it. x in pieces of CHUNK rows, which stay in the
@@ -15,21 +16,7 @@
 
 #include <kernels/integer_quantize.h>
 
-enum { CHUNK = 64 };
-
-static inline float float_at(const unsigned char *p)
-{
-    float x;
-    memcpy(&x, p, 4);
-    return x;
-}
-
-static inline int32_t int_at(const unsigned char *p)
-{
-    int32_t x;
-    memcpy(&x, p, 4);
-    return x;
-}
+enum { CHUNK = 32 };
 
 /* The first n lanes to y, or added to it. */
 static inline void put(float *y, VF sum, size_t n, int add)
@@ -46,7 +33,7 @@ static inline void put(float *y, VF sum, size_t n, int add)
 
 struct tile {
     float *y;
-    size_t y_stride, x_stride, columns, n;
+    size_t y_stride, x_stride, group_bytes, columns, n;
     const unsigned char *x, *group;
     int add;
 };
@@ -56,25 +43,37 @@ static inline __attribute__((always_inline)) void tile_of(const struct tile *t, 
     const int bytes = form >= PACKED_BYTES, plus = form == PACKED_NIBBLES_PLUS || form == PACKED_BYTES_PLUS;
     const size_t blocks = t->columns / PACKED_BLOCK, quads = packed_quads_bytes(form, LANES);
     const size_t scales = packed_scales_bytes(form, LANES), x_stride = t->x_stride;
-    const unsigned char *x = t->x, *w = t->group, *factors = w + blocks * quads, *s = x + t->columns;
+    const unsigned char *x = t->x, *w = t->group, *factors = w + blocks * quads;
     VF sum[MOST_ROWS];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
         sum[r] = ALL_FLOATS(0.0f);
-    for (size_t at = 0; at < blocks; at++, w += quads, factors += scales, x += PACKED_BLOCK, s += 4) {
+    for (size_t at = 0; at < blocks; at++, w += quads, factors += scales, x += sizeof(struct integer_block)) {
         VI q[UNPACKED];
+#pragma GCC unroll 8
+        for (size_t line = 0; line < quads; line += 64)
+            __builtin_prefetch(w + t->group_bytes + line);
         unpack(q, w, bytes);
         VF a = HALVES(factors), b = plus ? HALVES(factors + 2 * LANES) : ALL_FLOATS(0.0f);
 #pragma GCC unroll 16
-        for (int r = 0; r < rows; r++) {
-            const unsigned char *row = x + (size_t)r * x_stride, *of = s + (size_t)r * x_stride;
-            VI start = ALL_INTS(plus ? 0 : int_at(of + 8 * blocks));
-            if (bytes && !plus)
-                start = LEFT4(start);
-            VI i = dot(q, (const int8_t *)row, start, bytes);
-            sum[r] = FMA(FLOATS(i), MUL(a, ALL_FLOATS(float_at(of))), sum[r]);
-            if (plus)
-                sum[r] = FMA(b, ALL_FLOATS(float_at(of + 4 * blocks)), sum[r]);
+        for (int from = 0; from < rows; from += TOGETHER) {
+            VI dots[TOGETHER];
+            const struct integer_block *block[TOGETHER];
+            int n = rows - from < TOGETHER ? rows - from : TOGETHER;
+#pragma GCC unroll 8
+            for (int r = 0; r < n; r++) {
+                block[r] = (const struct integer_block *)(const void *)(x + (size_t)(from + r) * x_stride);
+                dots[r] = ALL_INTS(plus ? 0 : block[r]->zero);
+                if (bytes && !plus)
+                    dots[r] = LEFT4(dots[r]);
+            }
+            dot(dots, n, q, block, bytes);
+#pragma GCC unroll 8
+            for (int r = 0; r < n; r++) {
+                sum[from + r] = FMA(FLOATS(dots[r]), MUL(a, ALL_FLOATS(block[r]->s)), sum[from + r]);
+                if (plus)
+                    sum[from + r] = FMA(b, ALL_FLOATS(block[r]->sum), sum[from + r]);
+            }
         }
     }
 #pragma GCC unroll 16
@@ -117,7 +116,7 @@ static void multiply(float *y, size_t y_stride, const unsigned char *x, size_t x
     for (size_t from = 0; from < m; from += CHUNK) {
         size_t to = m - from < CHUNK ? m : from + CHUNK;
         for (size_t j = 0; j < w->n; j += LANES) {
-            struct tile t = { .y_stride = y_stride, .x_stride = x_stride, .columns = w->columns, .n = w->n - j,
+            struct tile t = { .y_stride = y_stride, .x_stride = x_stride, .group_bytes = group_bytes, .columns = w->columns, .n = w->n - j,
                               .group = w->groups + j / LANES * group_bytes, .add = add };
             size_t kind = 0;
             for (size_t r = from; r < to; r += tiles[kind].rows) {

@@ -16,7 +16,7 @@
 #include <kernels/kernels.h>
 #include <lathe/random.h>
 
-enum { MOST_M = 70, MOST_N = 37, MOST_K = 1536, ROW = MOST_K * 2, BLOCKS = MOST_N * MOST_K / 32 };
+enum { MOST_M = 70, MOST_N = 37, MOST_K = 1536, ROW = MOST_K / 32 * 48 + 128, BLOCKS = MOST_N * MOST_K / 32 };
 
 static const struct integer_kernels *all[4];
 static size_t count;
@@ -26,7 +26,8 @@ enum { TYPES = sizeof types / sizeof *types };
 
 static float x[MOST_M * MOST_K], weights[MOST_N * MOST_K], read_back[MOST_K];
 static float y[MOST_M * (MOST_N + 1)], expected[MOST_M * (MOST_N + 1)];
-static unsigned char file[BLOCKS * 40], rows[MOST_M * ROW], other_rows[MOST_M * ROW];
+static unsigned char file[BLOCKS * 40];
+static _Alignas(64) unsigned char rows[MOST_M * ROW], other_rows[ROW];
 static _Alignas(64) unsigned char groups[4][(MOST_N + PACKED_MOST_LANES) * MOST_K * 2];
 
 enum values { ORDINARY, LARGEST, SMALLEST, ZERO, ANY_SCALE, VALUES };
@@ -136,22 +137,18 @@ static void every_set_quantizes_to_the_same_bytes(void **state)
     for (size_t set = 1; set < count; set++) {
         memset(other_rows, 7, ROW);
         all[set]->quantize(other_rows, x, k);
-        assert_memory_equal(rows, other_rows, k + 12 * blocks);
+        assert_memory_equal(rows, other_rows, blocks * sizeof(struct integer_block));
     }
-    for (size_t b = 0; b < blocks; b++) {
-        float s, scaled;
-        int32_t zero, sum = 0;
-        memcpy(&s, rows + k + 4 * b, 4);
-        memcpy(&scaled, rows + k + 4 * (blocks + b), 4);
-        memcpy(&zero, rows + k + 4 * (2 * blocks + b), 4);
+    const struct integer_block *block = (const void *)rows;
+    for (size_t b = 0; b < blocks; b++, block++) {
+        int32_t sum = 0;
         for (size_t i = 0; i < 32; i++) {
-            int8_t p = (int8_t)rows[b * 32 + i];
-            sum += p;
-            assert_in_range(p + 127, 0, 254);
-            assert_true(fabs((double)s * p - x[b * 32 + i]) <= s * 0.50001 + 0x1p-100);
+            sum += block->p[i];
+            assert_in_range(block->p[i] + 127, 0, 254);
+            assert_true(fabs((double)block->s * block->p[i] - x[b * 32 + i]) <= block->s * 0.50001 + 0x1p-100);
         }
-        assert_int_equal(zero, -8 * sum);
-        assert_true(scaled == s * (float)sum);
+        assert_int_equal(block->zero, -8 * sum);
+        assert_true(block->sum == block->s * (float)sum);
     }
 }
 
@@ -175,9 +172,8 @@ static void plain_loops_sum_what_the_file_says(void **state)
                     for (size_t r = 0; r < m; r++) {
                         double sum = 0, size = 0;
                         for (size_t i = 0; i < k; i++) {
-                            float s;
-                            memcpy(&s, rows + r * stride + k + 4 * (i / 32), 4);
-                            double product = (double)s * (int8_t)rows[r * stride + i] * read_back[i];
+                            const struct integer_block *block = (const void *)(rows + r * stride);
+                            double product = (double)block[i / 32].s * block[i / 32].p[i % 32] * read_back[i];
                             sum += product;
                             size += fabs(product);
                         }
