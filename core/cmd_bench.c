@@ -358,7 +358,7 @@ static int run_tests(const struct wishes *w, const struct plan *plan, const stru
     int status = results && machines ? LATHE_OK : lathe_fail(err, LATHE_ENOMEM, "no memory for %zu results", plan->count);
     model.kv_bytes_per_token = (double)loaded->info.kv_bytes_per_token *
                                (w->kv_dtype == LATHE_F16 ? 0.5 : w->kv_dtype == LATHE_Q8_0 ? 34.0 / 128 : 1);
-    if (!status && !w->no_limits)
+    if (!status && !w->no_limits && loaded->info.weight_bytes) /* a model without weights only simulates */
         status = measure_machines(plan, results, machines, err);
     interrupt_watch(NULL);
     for (size_t i = 0; !status && i < plan->count; i++) {
