@@ -113,7 +113,8 @@ return {
       :format(#base.logs, o.tokens, math.exp(stats.mean(base.logs)), o.answer, o.rounds))
     lathe.print(rows, { { "dtype", "kept as" }, { "kib", "KiB a position", "%.2f" }, { "times", "perplexity ×", "%.5f" },
       { "low", "95% from", "%.5f" }, { "high", "to", "%.5f" }, { "moved", "mean |Δ ln p|", "%.5f" },
-      { "worst", "largest", "%.4f" }, { "same", "% same answer", "%.0f" }, { "gap", "token gap ms", "%.2f" }, { "speed", "× f32's", "%.3f" } })
+      { "worst", "largest", "%.4f" }, { "same", "% same answer", "%.0f" },
+      { "gap", "token gap ms", "%.2f" }, { "speed", "× f32's", "%.3f" } })
     print("\nWhat was found: " .. table.concat(sentence, "; ") .. ".")
     print("What would change this: longer contexts (reading keys and values is then most of a step, fewer bytes are quicker),\n" ..
           "models whose keys have a few huge components (one scale for 32 numbers drowns the others), fewer bits.")
