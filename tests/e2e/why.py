@@ -183,7 +183,9 @@ r = call("steps.db")
 check("without tokens the slowest step", "The slowest step of run 1" in r.stdout and "step is 20" not in r.stdout and "is 20: on replica 0" in r.stdout and "is the scheduler" in r.stdout
       and 'rows = "step_requests"' in r.stdout, r)
 old = make("old", "prefill")  # of a lathe that knew neither service_event nor probe.measure
-old.executescript("drop view how_long_was_a_worker_gone; drop table service_event; alter table probe drop column measure; pragma user_version = 2")
+for (view,) in old.execute("select name from sqlite_schema where type = 'view'").fetchall():
+    old.execute(f"drop view {view}")
+old.executescript("drop table service_event; alter table probe drop column measure; pragma user_version = 2")
 old.close()
 before = (here / "old.db").read_bytes()
 r = call("old.db")
