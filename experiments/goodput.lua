@@ -94,7 +94,8 @@ local function draw(file, title, rates, ways)
     lines[i] = { title = way.name }
     for k, rate in ipairs(rates) do lines[i][k] = { rate, way.curve[k] } end
   end
-  return plot.lines { file = file, title = title, x = "requests a second", y = "% within targets", from = 0, to = 105, marks = { 90, 99 }, lines = lines }
+  return plot.lines { file = file, title = title, x = "requests a second", y = "% within targets", from = 0, to = 105,
+                      marks = { 90, 99 }, lines = lines }
 end
 
 local function shown(values)

@@ -42,6 +42,11 @@ function gnuplot.number(value)
   return ("%.10g"):format(value)
 end
 
+-- [from:to]; nil: as the data have it.
+function gnuplot.range(from, to)
+  return ("[%s:%s]"):format(from and gnuplot.number(from) or "*", to and gnuplot.number(to) or "*")
+end
+
 -- $name << EOD … EOD, a row of numbers a line. A row that is false is an empty line.
 function gnuplot.block(name, rows)
   local out = { ("$%s << EOD"):format(name) }
@@ -59,8 +64,9 @@ local terminals = {
   png = "pngcairo size %d,%d noenhanced font 'sans,11' background rgb 'white'",
 }
 
--- The beginning of every program: where to, titles, axes. `wishes` has file, title, x, y, log, width, height.
-function gnuplot.head(what, wishes, width, height)
+-- The beginning of every program: where to, titles, axes. `wishes` has file, title, x, y, log, width, height. `axes` false: log
+-- means something else.
+function gnuplot.head(what, wishes, width, height, axes)
   local file = check.text(what, wishes, "file")
   local kind = file:match "%.(%a+)$"
   local terminal = terminals[kind and kind:lower()]
@@ -79,7 +85,7 @@ function gnuplot.head(what, wishes, width, height)
   if wishes.title then out[#out + 1] = "set title " .. gnuplot.quoted(check.text(what, wishes, "title")) end
   for i, colour in ipairs(gnuplot.colours) do out[#out + 1] = ("set linetype %d lc rgb '%s' lw 1.6 pt 7 ps 0.6"):format(i, colour) end
   local log = wishes.log == true and "y" or wishes.log
-  if log then
+  if log and axes ~= false then
     if log ~= "x" and log ~= "y" and log ~= "xy" then core.fail(what .. ": \"log\" should be \"x\", \"y\" or \"xy\"") end
     out[#out + 1] = "set logscale " .. log
   end

@@ -46,7 +46,7 @@ local function ranges(wishes, log)
   local named = wishes.ticks and ("[0.7:%g]"):format(#wishes.ticks + 0.3)
   if named or x[1] > 0 or not log:find "x" then out[1] = "set xrange " .. (named or range(x[1], x[2], log:find "x", 0.03)) end
   if wishes.from or wishes.to then
-    out[#out + 1] = ("set yrange [%s:%s]"):format(wishes.from and gnuplot.number(wishes.from) or "*", wishes.to and gnuplot.number(wishes.to) or "*")
+    out[#out + 1] = "set yrange " .. gnuplot.range(wishes.from, wishes.to)
   elseif y[2] >= y[1] then
     out[#out + 1] = "set yrange " .. range(y[1], y[2], log:find "y", 0.05)
   end
@@ -69,9 +69,10 @@ function lines.program(wishes, what)
         interval = interval or p[3] ~= nil
       end
       out[#out + 1] = gnuplot.block(name, rows)
-      local style = ("%s lt %d"):format(line.title and "title " .. gnuplot.quoted(line.title) or "notitle", (i - 1) % #gnuplot.colours + 1)
+      local colour = (i - 1) % #gnuplot.colours + 1
+      local style = ("%s lt %d"):format(line.title and "title " .. gnuplot.quoted(line.title) or "notitle", colour)
       if interval and wishes.band then
-        parts[#parts + 1] = ("$%s using 1:3:4 with filledcurves notitle lt %d fs transparent solid 0.18 noborder"):format(name, (i - 1) % #gnuplot.colours + 1)
+        parts[#parts + 1] = ("$%s using 1:3:4 with filledcurves notitle lt %d fs transparent solid 0.18 noborder"):format(name, colour)
       end
       if interval and not wishes.band then
         parts[#parts + 1] = ("$%s using 1:2:3:4 with yerrorlines %s"):format(name, style)

@@ -16,7 +16,9 @@ function timeline.program(wishes, what)
   check.fields(what, wishes, { "file", "title", "x", "width", "height", "tracks", "from", "to" })
   local tracks = wishes.tracks
   if type(tracks) ~= "table" or #tracks == 0 then core.fail(what .. ": there is no track to draw") end
-  if #tracks > max_tracks then core.fail(("%s: %d tracks are more than %d; take fewer requests or a shorter window"):format(what, #tracks, max_tracks)) end
+  if #tracks > max_tracks then
+    core.fail(("%s: %d tracks are more than %d; take fewer requests or a shorter window"):format(what, #tracks, max_tracks))
+  end
   local kinds, bars, names, low, high = {}, {}, {}, math.huge, -math.huge
   for i, track in ipairs(tracks) do
     names[i] = track.name or "track " .. i
@@ -37,8 +39,8 @@ function timeline.program(wishes, what)
   if high <= low then high = low + 1e-9 end
   if low > 0 and low < 0.05 * high then low = 0 end
   table.sort(kinds)
-  local out, parts = gnuplot.head(what, { file = wishes.file, title = wishes.title, x = wishes.x or "seconds", width = wishes.width, height = wishes.height }, 1000,
-    math.max(220, math.min(1600, 130 + 18 * #tracks))), {}
+  local out, parts = gnuplot.head(what, wishes, 1000, math.max(220, math.min(1600, 130 + 18 * #tracks))), {}
+  out[#out + 1] = "set xlabel " .. gnuplot.quoted(wishes.x or "seconds")
   out[#out + 1] = gnuplot.ticks("y", names, 1, #names > 60 and "font ',6'" or "font ',9'")
   out[#out + 1] = ("set yrange [%g:0.4]"):format(#tracks + 0.6)
   out[#out + 1] = ("set xrange [%s:%s]"):format(gnuplot.number(wishes.from or low), gnuplot.number(wishes.to or high + 0.01 * (high - low)))
@@ -51,7 +53,8 @@ function timeline.program(wishes, what)
       colour = (free - 1) % #gnuplot.colours + 1
     end
     out[#out + 1] = gnuplot.block("kind" .. i, bars[kind])
-    parts[i] = ("$kind%d using 1:2:3:4:5:6 with boxxyerror lt %d %s"):format(i, colour, kind == "" and "notitle" or "title " .. gnuplot.quoted(kind))
+    parts[i] = ("$kind%d using 1:2:3:4:5:6 with boxxyerror lt %d %s"):format(i, colour,
+      kind == "" and "notitle" or "title " .. gnuplot.quoted(kind))
   end
   out[#out + 1] = "plot " .. table.concat(parts, ", ")
   return out
@@ -62,7 +65,8 @@ local step_query <const> = [[select replica, start_ns / 1e9 as "from", end_ns / 
   from step where run_id = :run and end_ns >= :from and start_ns <= :to order by replica, start_ns]]
 
 -- Waiting, and before and after its first token: what it did in each step is in lathe export --format chrome.
-local request_query <const> = [[select q.id, max(p.from_ns, q.planned_ns) / 1e9 as "from", p.to_ns / 1e9 as "to", p.state, q.first_token_ns / 1e9 as first
+local request_query <const> = [[select q.id, max(p.from_ns, q.planned_ns) / 1e9 as "from", p.to_ns / 1e9 as "to", p.state,
+    q.first_token_ns / 1e9 as first
   from request q join request_span p on p.run_id = q.run_id and p.request_id = q.id
   where q.run_id = :run and p.to_ns >= :from and p.from_ns <= :to order by q.id, p.from_ns]]
 
@@ -79,7 +83,9 @@ function timeline.tracks_of(what, wishes)
     end
     return by_name[name]
   end
-  for _, s in ipairs(wishes.run:query(step_query, window)) do table.insert(track("steps, replica " .. s.replica), { s.from, s.to, s.kind }) end
+  for _, s in ipairs(wishes.run:query(step_query, window)) do
+    table.insert(track("steps, replica " .. s.replica), { s.from, s.to, s.kind })
+  end
   for _, p in ipairs(wishes.run:query(request_query, window)) do
     local bars = track("request " .. p.id)
     if p.state ~= "running" then

@@ -8,7 +8,7 @@
 local check   = require "lathe.check"
 local core    = require "lathe.core"
 local gnuplot = require "lathe.plot_gnuplot"
-local lines   = require "lathe.plot_lines"
+local drawing = require "lathe.plot_lines"
 
 local plot = {}
 
@@ -71,8 +71,8 @@ function plot.script(self, wishes)
   local any = false
   for _, line in ipairs(all) do any = any or #line > 0 end
   if not any then core.fail(("sweep:plot: no run has a %s to draw"):format(y)) end
-  return table.concat(lines.program({ file = file, title = wishes.title or self.name, x = x, y = y, log = wishes.log, lines = all, ticks = groups }, "sweep:plot"),
-    "\n") .. "\n"
+  return table.concat(drawing.program({ file = file, title = wishes.title or self.name, x = x, y = y, log = wishes.log, lines = all,
+    ticks = groups }, "sweep:plot"), "\n") .. "\n"
 end
 
 function plot.draw(self, wishes) return gnuplot.draw("sweep:plot", wishes.file, plot.script(self, wishes)) end
