@@ -84,6 +84,7 @@ struct llama {
     uint64_t parameters, weight_bytes;
     uint32_t threads, swap_blocks;
     int resident;                          /* option weights = f32 */
+    int blas;                              /* attention of many queries by OpenBLAS */
 };
 
 /* Reads everything into *m, which the caller has zeroed but for host, kernels, threads and

@@ -41,6 +41,7 @@ static int llama_create(const struct lathe_host *host, const struct lathe_config
     m->threads = (uint32_t)v[OPT_THREADS].integer;
     m->resident = v[OPT_WEIGHTS].integer == 1;
     m->swap_blocks = (uint32_t)v[OPT_SWAP_BLOCKS].integer;
+    m->blas = v[OPT_COMPUTE].integer == COMPUTE_BLAS;
     if (v[OPT_COMPUTE].integer == COMPUTE_INT8)
         m->integer = integer_best();
     int status = m->integer && m->resident
