@@ -42,7 +42,7 @@ static int llama_create(const struct lathe_host *host, const struct lathe_config
     m->resident = v[OPT_WEIGHTS].integer == 1;
     m->swap_blocks = (uint32_t)v[OPT_SWAP_BLOCKS].integer;
     m->blas = v[OPT_COMPUTE].integer == COMPUTE_BLAS;
-    if (v[OPT_COMPUTE].integer == COMPUTE_INT8)
+    if (v[OPT_COMPUTE].integer == COMPUTE_INT8 || (v[OPT_COMPUTE].integer == COMPUTE_AUTO && !m->resident))
         m->integer = integer_best();
     int status = m->integer && m->resident
                      ? lathe_fail(err, LATHE_EINVAL, "model llama: compute = int8 needs quantized weights, weights = f32 "
