@@ -8,8 +8,9 @@
  *     scores → weights, row by row: each row sees its own number of keys, the rest is 0
  *     weights × values (n, head) → results (rows · group, head) → mixed
  *
- * Many queries: keys and values are gathered from their blocks once for the tile and both
- * products are sgemm. Few (decode): blocks are read where they lie. The weights of a row are
+ * Blocks are read where they lie, and rows pass over those that they don't see: an element's sum is
+ * a matter of its own row, whatever tile it is in. With compute = blas, many queries: keys and values
+ * are gathered from their blocks once for the tile and both products are sgemm. The weights of a row are
  * then all in hand, which is where interventions change them and the probe takes them; each
  * costs one branch where it is off. */
 #include <math.h>
