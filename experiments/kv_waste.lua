@@ -108,19 +108,19 @@ return {
       rows[i] = { way = way.name, requests = way.requests, useful = 100 * way.share.value, low = 100 * way.share.low,
                   high = 100 * way.share.high, running = way.running or "", speed = way.tokens_per_s or "" }
     end
-    print(("\n%s: %d requests, %d of which fit %d positions; useful of what is held at completion, and all at once in %d MB:\n"):format(
+    print(("\n%s: %d requests, %d of which fit %d positions;\nuseful of what is held at completion, and all at once in %d MB:\n"):format(
       o.trace:match "[^/]*$", #s.all, #s.fit, o.reserve, o.pool_mb))
-    lathe.print(rows, { { "way", "KV cache" }, "requests", { "useful", "useful %", "%.2f" }, { "low", "from", "%.2f" }, { "high", "to", "%.2f" },
-                        { "running", "running at a time", "%.1f" }, { "speed", "tokens/s", "%.0f" } })
+    lathe.print(rows, { { "way", "KV cache" }, "requests", { "useful", "useful %", "%.2f" }, { "low", "from", "%.2f" },
+                        { "high", "to", "%.2f" }, { "running", "running at a time", "%.1f" }, { "speed", "tokens/s", "%.0f" } })
     local paged, reserved = ways[1], ways[3]
     print "\nWhat was found:"
-    print(("Blocks of %d are %.1f%% useful when a request ends (95%% interval %.1f to %.1f), a reservation of %d is %.0f%% (%.0f to %.0f)."):format(
-      o.block, 100 * paged.share.value, 100 * paged.share.low, 100 * paged.share.high, o.reserve, 100 * reserved.share.value,
+    print(("Blocks of %d are %.1f%% useful when a request ends (95%% interval %.1f to %.1f), a reservation of %d is %.0f%% (%.0f to %.0f).")
+      :format(o.block, 100 * paged.share.value, 100 * paged.share.low, 100 * paged.share.high, o.reserve, 100 * reserved.share.value,
       100 * reserved.share.low, 100 * reserved.share.high))
     print(("In the same memory that is %.1f × as many requests at a time, and %.2f × the tokens a second."):format(
       paged.running / reserved.running, paged.tokens_per_s / reserved.tokens_per_s))
-    print("What would change this: shorter requests, or longer blocks, since half a block a request is what paging loses; reservations of\n" ..
-          "what a request will really need, if somebody knows; before its end a request uses less of a reservation still; a pool that\n" ..
-          "holds all who come either way.")
+    print("What would change this: shorter requests, or longer blocks, since half a block a request is what paging loses; a\n" ..
+          "reservation of what a request will really need, if somebody knows; before its end a request uses less of a\n" ..
+          "reservation still; a pool that holds all who come either way.")
   end,
 }

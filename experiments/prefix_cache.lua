@@ -137,13 +137,13 @@ end
 -- ── what is said ──────────────────────────────────────────────────────────────────────
 
 local function faster(a, b) -- how much of a's TTFT b's is
-  if #a < 2 then return ("%.2f × (one seed: no interval)"):format(b[1] / a[1]) end
+  if #a < 3 then return ("%.2f × (%d seeds are too few for an interval)"):format(stats.mean(b) / stats.mean(a), #a) end
   local ci = stats.ratio_ci(b, a)
   return ("%.2f × (95%% interval %.2f to %.2f)"):format(ci.value, ci.low, ci.high)
 end
 
 local function points(a, b)
-  if #a < 2 then return ("%+.1f points (one seed: no interval)"):format(a[1] - b[1]) end
+  if #a < 3 then return ("%+.1f points (%d seeds are too few for an interval)"):format(stats.mean(a) - stats.mean(b), #a) end
   local ci = stats.paired_ci(a, b)
   return ("%+.1f points (95%% interval %+.1f to %+.1f)"):format(ci.value, ci.low, ci.high)
 end
@@ -162,10 +162,10 @@ return {
     model    = { default = "sim", help = "the model: sim, tiny, a short name or a GGUF file" },
     profile  = { default = "illustrative-7b", help = "the machine that sim stands for, see lathe.profile" },
     clock    = { default = "virtual", help = "which clock the runs go by", choices = { "real", "virtual" } },
-    rate     = { default = 1, help = "sessions that begin", unit = "1/s", min = 0.01 },
-    busy     = { default = 6, help = "times as many where the pool is short, so that somebody waits", min = 0.01 },
+    rate     = { default = 1.0, help = "sessions that begin", unit = "1/s", min = 0.01 },
+    busy     = { default = 6.0, help = "times as many where the pool is short, so that somebody waits", min = 0.01 },
     sessions = { default = 150, help = "how many of them a run", min = 2 },
-    think    = { default = 8, help = "from one turn's arrival to the next", unit = "s", min = 0 },
+    think    = { default = 8.0, help = "from one turn's arrival to the next", unit = "s", min = 0 },
     system   = { default = 512, help = "what all requests of a group begin with", unit = "tokens", min = 1 },
     prompt   = { default = 60, help = "what a user says, median", unit = "tokens", min = 1 },
     answer   = { default = 60, help = "an answer, median", unit = "tokens", min = 1 },
@@ -190,8 +190,9 @@ return {
     end
     print(("\n%d sessions, %g a second, on %s, means of %d seeds; TTFT in ms:\n"):format(o.sessions, o.rate,
       o.model == "sim" and o.profile or o.model, o.seeds))
-    lathe.print(rows, { "load", { "hits", "found %", "%.1f" }, { "possible", "possible %", "%.1f" }, { "paged", "TTFT mean, paged", "%.1f" },
-      { "prefix", "prefix", "%.1f" }, { "paged50", "median, paged", "%.1f" }, { "prefix50", "prefix", "%.1f" } })
+    lathe.print(rows, { "load", { "hits", "found %", "%.1f" }, { "possible", "possible %", "%.1f" },
+      { "paged", "TTFT mean, paged", "%.1f" }, { "prefix", "prefix", "%.1f" },
+      { "paged50", "median, paged", "%.1f" }, { "prefix50", "prefix", "%.1f" } })
     if found.short then
       print(("\nConversations, %g a second, in a pool of so much of what they say in all:\n"):format(o.rate * o.busy))
       lathe.print(averaged(found.short), { { "share", "pool %", "%.0f" }, "evict", "scheduler", { "hits", "found %", "%.1f" },
@@ -216,8 +217,8 @@ return {
       print(("On 4 replicas the router that keeps beginnings together finds %s against a random choice."):format(
         points(found.routed[3].hits, found.routed[1].hits)))
     end
-    print("What would change this: prompts that are short beside the answers, since only prefill is saved; a pool that is full of running\n" ..
-          "requests, where nothing stays until it is asked for again; turns that come back later than the pool is turned over; tenants\n" ..
-          "who must not share (share = tenant); system texts that differ in their first tokens, a date for one.")
+    print("What would change this: prompts that are short beside the answers, since only prefill is saved; a pool full of running\n" ..
+          "requests, where nothing stays until it is asked for again; turns that come back later than the pool is turned over;\n" ..
+          "tenants who must not share (share = tenant); system texts that differ in their first tokens, by a date for one.")
   end,
 }

@@ -5,12 +5,12 @@
  * summary's heaviest key is the one whose weight is exp(0), its recent mass a sum; halves are
  * converted eight or sixteen at a time. The k heaviest are found in two passes: a bound that
  * at least k keys reach (the k-th largest of the lanes' maxima), then the few keys that
- * reach it go through a heap, which raises the bound as it fills. */
+ * reach it go through a sorted list, or beyond 16 a heap, which raises the bound as it fills. */
 #include <forward/probe.h>
 #include <kernels/half.h>
 #include <kernels/kernels.h>
 
-enum { KEYS_AT_A_TIME = 256 };
+enum { KEYS_AT_A_TIME = 256, FEW = 16 };
 
 static uint32_t heaviest(const struct kernels *k, const float *weights, uint32_t keys)
 {
@@ -69,6 +69,20 @@ static void rise(struct lathe_attention_top *heap, uint32_t at)
     heap[at] = moved;
 }
 
+/* A sorted list, for a few: heaviest first. */
+static uint32_t insert(struct lathe_attention_top *list, uint32_t count, uint32_t k, struct lathe_attention_top next)
+{
+    uint32_t at = count;
+    if (count < k)
+        count++;
+    else if (!lighter(list[--at], next))
+        return count;
+    for (; at && lighter(list[at - 1], next); at--)
+        list[at] = list[at - 1];
+    list[at] = next;
+    return count;
+}
+
 uint32_t forward_largest(const float *x, uint32_t n, uint32_t k, struct lathe_attention_top *out)
 {
     const struct kernels *kernels = kernels_best();
@@ -79,7 +93,9 @@ uint32_t forward_largest(const float *x, uint32_t n, uint32_t k, struct lathe_at
         size_t found = kernels->reaching(x + from, some, least, at);
         for (size_t i = 0; i < found; i++) {
             struct lathe_attention_top next = { from + at[i], x[from + at[i]] };
-            if (count < k) {
+            if (k <= FEW) {
+                count = insert(out, count, k, next);
+            } else if (count < k) {
                 out[count] = next;
                 rise(out, count++);
             } else if (lighter(out[0], next)) {
@@ -87,9 +103,13 @@ uint32_t forward_largest(const float *x, uint32_t n, uint32_t k, struct lathe_at
                 sift(out, count, 0);
             }
         }
-        if (count == k && out[0].weight > least)
-            least = out[0].weight;
+        if (count == k) {
+            float lightest = out[k <= FEW ? k - 1 : 0].weight;
+            least = lightest > least ? lightest : least;
+        }
     }
+    if (k <= FEW)
+        return count;
     for (uint32_t last = count; last-- > 1;) { /* heap to descending order */
         struct lathe_attention_top swap = out[0];
         out[0] = out[last];

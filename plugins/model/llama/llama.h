@@ -3,6 +3,7 @@
  *
  *     plugin.c     the descriptor, options, create and describe
  *     weights.c    the file's metadata and tensors, checked against each other
+ *     store.c      matrices in memory: as the file has them, in float32, or packed
  *     rope.c       rotary frequencies and their scaling
  *     context.c    what one engine needs: KV pool, scratch, threads
  *     forward.c    the loop over layers: read this first
@@ -31,6 +32,7 @@
 #include <forward/kv.h>
 #include <forward/probe.h>
 #include <gguf/gguf.h>
+#include <kernels/integer.h>
 #include <kernels/kernels.h>
 #include <kernels/pool.h>
 #include <lathe/host.h>
@@ -43,12 +45,12 @@ enum {
     LLAMA_MAX_HEAD = 1024,
 };
 
-/* (rows, columns), rows of `dtype`. Empty: bytes NULL. */
+/* (rows, columns): rows of `dtype`, row_bytes apart; or groups of packed rows, where form isn't PACKED_NOT. */
 struct matrix {
     const unsigned char *bytes;
     size_t row_bytes;
     uint32_t rows, columns;
-    int32_t dtype;
+    int32_t dtype, form;
 };
 
 struct llama_layer {
@@ -68,6 +70,8 @@ struct llama_shape {
 struct llama {
     const struct lathe_host *host;
     const struct kernels *kernels;
+    const struct integer_kernels *integer; /* of products with packed weights; NULL: all products in float32 */
+    struct pool *loaders;                  /* while weights are read */
     struct llama_shape shape;
     char architecture[32], name[96], quantization[16];
     struct matrix embedding, output;       /* (vocab, width); the same one when tied */
@@ -87,6 +91,11 @@ struct llama {
 int llama_load(struct llama *m, const struct gguf *file, struct lathe_error *err);
 void llama_free_weights(struct llama *m);
 void *llama_take(struct llama *m, size_t count, size_t each, struct lathe_error *err);
+/* A checked tensor as this model keeps it; the file's pages are let go. [loader] */
+int llama_store(struct llama *m, const struct gguf *file, const struct lathe_tensor *t, struct matrix *matrix,
+                struct lathe_error *err);
+/* to (columns) = one row, as numbers. */
+void llama_row(const struct llama *m, const struct matrix *w, uint32_t row, float *to);
 
 /* Reads rope.* of the metadata and the tensor rope_freqs.weight. [loader] */
 int llama_load_rope(struct llama *m, const struct gguf *file, struct lathe_error *err);
@@ -121,6 +130,7 @@ struct llama_context {
     float *turns;              /* (batch_tokens, rotated) */
     float *key_turns;          /* (context_tokens, rotated): of keys that are rotated when read; NULL: when stored */
     float *mass_lanes;         /* (LLAMA_MASS_LANES, score_stride) */
+    unsigned char *quantized;  /* rows of a product's x, as integer kernels want them; NULL: none is wanted */
     float *out;                /* (output_rows, width): normalized rows that want logits or hidden states */
     float *lens;               /* (lens_capacity, vocab): logits of rows of the residual stream */
     uint32_t *lens_rows, lens_capacity;

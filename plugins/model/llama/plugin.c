@@ -7,7 +7,8 @@
 
 #include "llama.h"
 
-enum { OPT_PATH, OPT_THREADS, OPT_WEIGHTS, OPT_SWAP_BLOCKS, OPT_COUNT };
+enum { OPT_PATH, OPT_THREADS, OPT_WEIGHTS, OPT_SWAP_BLOCKS, OPT_COMPUTE, OPT_COUNT };
+enum { COMPUTE_AUTO, COMPUTE_INT8, COMPUTE_BLAS, COMPUTE_EXACT };
 
 /* OpenBLAS is told once, for the process, to start no threads of its own: the parallelism is
  * ours, and its threaded calls would wait for each other. Nothing else here links it. */
@@ -40,9 +41,18 @@ static int llama_create(const struct lathe_host *host, const struct lathe_config
     m->threads = (uint32_t)v[OPT_THREADS].integer;
     m->resident = v[OPT_WEIGHTS].integer == 1;
     m->swap_blocks = (uint32_t)v[OPT_SWAP_BLOCKS].integer;
-    int status = gguf_open(host, v[OPT_PATH].text, &file, err);
+    if (v[OPT_COMPUTE].integer == COMPUTE_INT8)
+        m->integer = integer_best();
+    int status = m->integer && m->resident
+                     ? lathe_fail(err, LATHE_EINVAL, "model llama: compute = int8 needs quantized weights, weights = f32 "
+                                  "undoes that: leave one of the two out")
+                     : gguf_open(host, v[OPT_PATH].text, &file, err);
     if (status == 0) {
-        status = llama_load(m, file, err);
+        status = pool_open(host, m->threads ? m->threads : pool_cores(), &m->loaders, err);
+        if (status == 0)
+            status = llama_load(m, file, err);
+        pool_close(m->loaders);
+        m->loaders = NULL;
         gguf_close(file);
     }
     if (status) {
@@ -105,6 +115,8 @@ static const struct lathe_option llama_options[OPT_COUNT] = {
                       "Keep weights as the file has them, or dequantize all at load; the arithmetic is float32 in both." },
     [OPT_SWAP_BLOCKS] = { "swap_blocks", LATHE_OPTION_INTEGER, "0", 0, 1e7, "blocks",
                           NULL, "Room for KV blocks that are swapped out." },
+    [OPT_COMPUTE] = { "compute", LATHE_OPTION_CHOICE, "auto", 0, 0, "", "auto|int8|blas|exact",
+                      "int8: quantized weights packed, activations quantized by 32." },
 };
 
 LATHE_EXPORT const struct lathe_plugin lathe_plugin = {

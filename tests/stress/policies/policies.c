@@ -167,6 +167,10 @@ static int starve(struct registry *registry, int in_turn)
         snprintf(of.batching, sizeof of.batching, "%s", batchings[i % b]);
         snprintf(of.kvcache, sizeof of.kvcache, "%s", caches[at % k]);
         case_starve(registry, &of, &result, &starved, &promised);
+        if (promised && starved) { /* or was it only slow? */
+            of.requests *= 4;
+            case_starve(registry, &of, &result, &starved, &promised);
+        }
         promising += promised;
         others += starved && !promised;
         if (strncmp(of.scheduler, "prefix", 6) == 0 || (!result.error[0] && !(promised && starved)))
