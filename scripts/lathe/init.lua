@@ -21,7 +21,7 @@
 --   lathe.print(rows)                                a table with aligned columns
 --   lathe.json.encode(value), lathe.json.decode(text)
 --
--- The rest is in lathe.workload, lathe.stats, lathe.swift. How sweeps go stands in lathe/sweep.lua.
+-- The rest is in lathe.workload, lathe.stats, lathe.attention, lathe.swift. How sweeps go stands in lathe/sweep.lua.
 local check   = require "lathe.check"
 local core    = require "lathe.core"
 local passage = require "lathe.passage"

@@ -27,7 +27,8 @@ def check(what, condition):
 
 
 def run(folder, name, *options, well=True):
-    words = [lathe, "run", "--quiet", str(source / f"experiments/{name}.lua"), "--", "--model", str(model), *map(str, options)]
+    # The reference computes in float32, and so does this.
+    words = [lathe, "run", "--quiet", "--set", "model=llama:compute=exact", str(source / f"experiments/{name}.lua"), "--", "--model", str(model), *map(str, options)]
     r = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=550)
     print(r.stdout, r.stderr)
     if well:
