@@ -3,7 +3,7 @@
  * integer_avx512_vnni.c, which define VI and VF (LANES ints, LANES floats), ALL_INTS, ALL_FLOATS (one number
  * in all lanes), FLOATS (ints to floats), HALVES (LANES halves, from memory, to floats), FMA, MUL, LEFT4
  * (times 16), STORE and ADD of floats in memory; MOST_ROWS (4 or 16); UNPACKED, how many vectors a block of
- * bytes takes; and
+ * bytes takes; TOGETHER, how many rows of x take turns at a block; and
  *
  *     unpack(VI *q, const unsigned char *quads, int bytes)          a block's quads
  *     dot(VI *sums, int n, const VI *q, block, int bytes)           sums += Σ q · p of n rows (at most TOGETHER, whose
@@ -50,7 +50,7 @@ static inline __attribute__((always_inline)) void tile_of(const struct tile *t, 
         sum[r] = ALL_FLOATS(0.0f);
     for (size_t at = 0; at < blocks; at++, w += quads, factors += scales, x += sizeof(struct integer_block)) {
         VI q[UNPACKED];
-#pragma GCC unroll 8
+#pragma GCC unroll 8 /* the same block of the next group: beyond the last one, what isn't used */
         for (size_t line = 0; line < quads; line += 64)
             __builtin_prefetch(w + t->group_bytes + line);
         unpack(q, w, bytes);

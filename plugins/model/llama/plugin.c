@@ -42,8 +42,9 @@ static int llama_create(const struct lathe_host *host, const struct lathe_config
     m->resident = v[OPT_WEIGHTS].integer == 1;
     m->swap_blocks = (uint32_t)v[OPT_SWAP_BLOCKS].integer;
     m->blas = v[OPT_COMPUTE].integer == COMPUTE_BLAS;
-    if (v[OPT_COMPUTE].integer == COMPUTE_INT8 || (v[OPT_COMPUTE].integer == COMPUTE_AUTO && !m->resident))
-        m->integer = integer_best();
+    int64_t compute = v[OPT_COMPUTE].integer;
+    if (compute == COMPUTE_INT8 || (compute == COMPUTE_AUTO && !m->resident && integer_best() != &integer_plain))
+        m->integer = integer_best(); /* plain loops are slower than float32's: only if they are asked for */
     int status = m->integer && m->resident
                      ? lathe_fail(err, LATHE_EINVAL, "model llama: compute = int8 needs quantized weights, weights = f32 "
                                   "undoes that: leave one of the two out")
@@ -119,8 +120,8 @@ static const struct lathe_option llama_options[OPT_COUNT] = {
     [OPT_COMPUTE] = { "compute", LATHE_OPTION_CHOICE, "auto", 0, 0, "", "auto|int8|blas|exact",
                       "int8: quantized weights are multiplied in integers, activations rounded to 8 bits by 32. exact: float32 "
                       "by own kernels. These two give a request the same bits in any batch, however its prompt is cut, with "
-                      "any number of threads. blas: float32, attention of prompts by OpenBLAS: the reference. auto: int8; "
-                      "with weights = f32, exact." },
+                      "any number of threads. blas: float32, attention of prompts by OpenBLAS: the reference. auto: int8 "
+                      "where the processor has vectors for it, exact elsewhere and with weights = f32." },
 };
 
 LATHE_EXPORT const struct lathe_plugin lathe_plugin = {
