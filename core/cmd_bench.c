@@ -332,17 +332,17 @@ static void show_progress(const struct wishes *w, const struct plan *plan, size_
     fprintf(stderr, i < plan->count ? "\r\033[K%zu of %zu: %s, %u times" : "\r\033[K", i + 1, plan->count, name, w->repetitions);
 }
 
-/* Quantized weights stay so, unless the model's option `compute` says that it turns them into floats.
- * A model without that option computes in float32. */
+/* Of a model whose option `compute` says int8, or leaves it to the model (auto) and keeps quantized
+ * weights as they are, products are counted as int8; of every other as float32. */
 static int arithmetic_of(const struct wishes *w, const struct loaded_model *loaded)
 {
-    const struct lathe_plugin *plugin = loaded->model->plugin;
     if (w->arithmetic >= 0)
         return w->arithmetic;
     json_t *options = json_loads(loaded->model->options_json, 0, NULL);
     const char *compute = json_string_value(json_object_get(options, "compute"));
-    bool int8 = plugin->option_count && compute && strcmp(compute, "blas") && strcmp(compute, "float") &&
-                strchr(loaded->info.quantization, 'Q');
+    const char *weights = json_string_value(json_object_get(options, "weights"));
+    bool kept = strchr(loaded->info.quantization, 'Q') && !(weights && !strcmp(weights, "f32"));
+    bool int8 = kept && compute && (!strcmp(compute, "int8") || !strcmp(compute, "auto"));
     json_decref(options);
     return int8 ? BENCH_INT8 : BENCH_F32;
 }
