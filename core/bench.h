@@ -107,11 +107,14 @@ int bench_forward_fill(struct bench_forward *forward, struct lathe_error *err);
 int bench_forward_run(struct bench_forward *forward, uint32_t most_prompt, uint32_t most_generated, double *seconds,
                       struct lathe_error *err);
 
+/* Where the time of a step goes, as its row says; what is left is the loop, recording and handing out. */
+enum bench_part { BENCH_FORWARD, BENCH_SAMPLE, BENCH_SCHEDULE, BENCH_RESERVE, BENCH_PARTS };
+
 /* The same through the engine, its steps recorded into a database that is thrown away. */
 struct bench_engine_result {
     double seconds;   /* from the first step that is wholly of the test to the end of the last */
     double tokens;    /* in these steps */
-    double forward_s; /* of which the model had so much */
+    double parts_s[BENCH_PARTS]; /* of which each part had so much */
 };
 
 struct bench_engine {
@@ -140,7 +143,8 @@ struct bench_result {
     bool engine;                         /* was it run through the engine? */
     struct bench_samples engine_samples;
     struct bench_figures engine_figures;
-    double engine_own_share;             /* of a step's time, all that is not the model's */
+    double engine_shares[BENCH_PARTS];   /* of a step's time */
+    double engine_own_share;             /* all that is not the model's forward */
     int64_t when_s;                      /* since 1970 */
 };
 

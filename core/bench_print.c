@@ -124,6 +124,9 @@ static json_t *object_of(const struct bench_subject *s, const struct bench_resul
     add_limits(o, s, r);
     add_figures(o, "engine_", &r->engine_figures, r->engine);
     set(o, "engine_own_share", real_or_null(r->engine, r->engine_own_share));
+    set(o, "engine_sample_share", real_or_null(r->engine, r->engine_shares[BENCH_SAMPLE]));
+    set(o, "engine_schedule_share", real_or_null(r->engine, r->engine_shares[BENCH_SCHEDULE]));
+    set(o, "engine_reserve_share", real_or_null(r->engine, r->engine_shares[BENCH_RESERVE]));
     if (lists) {
         set(o, "samples_ns", samples_of(&r->samples, 0));
         set(o, "samples_ts", samples_of(&r->samples, tokens));
@@ -280,6 +283,17 @@ int bench_print(FILE *out, int output, const struct bench_subject *subject, cons
     return status;
 }
 
+static void explain_engine(FILE *out, const char *name, const struct bench_result *r)
+{
+    const double *shares = r->engine_shares, rest = r->engine_own_share - shares[BENCH_SAMPLE] - shares[BENCH_SCHEDULE] -
+                                                    shares[BENCH_RESERVE];
+    fprintf(out,
+            "\n%s through the engine: of a step the model has %.2f%%, sampling %.2f%%, ranking and filling %.2f%%, finding\n"
+            "  KV blocks %.2f%%, the rest %.2f%% (the loop, recording, handing tokens out)\n",
+            name, 100 * shares[BENCH_FORWARD], 100 * shares[BENCH_SAMPLE], 100 * shares[BENCH_SCHEDULE],
+            100 * shares[BENCH_RESERVE], 100 * rest);
+}
+
 void bench_explain(FILE *out, const struct bench_subject *s, const struct bench_result *results, size_t count)
 {
     const struct bench_model *model = s->model;
@@ -305,9 +319,11 @@ void bench_explain(FILE *out, const struct bench_subject *s, const struct bench_
         const struct bench_machine *m = r->machine;
         double tokens = bench_test_tokens(&r->test);
         char name[BENCH_NAME_BYTES], share[80];
+        bench_test_name(&r->test, name);
+        if (r->engine)
+            explain_engine(out, name, r);
         if (!m || !r->limit.bound)
             continue;
-        bench_test_name(&r->test, name);
         describe_share(s, r, share, sizeof share);
         fprintf(out,
                 "\n%s, %u thread%s (buffer of %zu MB, last cache %zu MB):\n"

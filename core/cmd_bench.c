@@ -277,7 +277,7 @@ static int stopped(struct lathe_error *err)
 static int run_test(const struct wishes *w, const struct bench_engine *engine, struct bench_result *r, struct lathe_error *err)
 {
     struct bench_forward *forward;
-    double tokens = bench_test_tokens(&r->test), engine_seconds = 0, engine_forward = 0, ignored;
+    double tokens = bench_test_tokens(&r->test), engine_seconds = 0, parts[BENCH_PARTS] = { 0 }, ignored;
     int status = bench_forward_open(engine->loaded->model, &r->test, engine->chunk, engine->kv_dtype, &forward, err);
     if (status)
         return status;
@@ -297,12 +297,15 @@ static int run_test(const struct wishes *w, const struct bench_engine *engine, s
             break;
         r->engine_samples.seconds[r->engine_samples.count++] = through.seconds * tokens / through.tokens;
         engine_seconds += through.seconds;
-        engine_forward += through.forward_s;
+        for (int part = 0; part < BENCH_PARTS; part++)
+            parts[part] += through.parts_s[part];
     }
     bench_forward_close(forward);
     bench_figures(&r->samples, tokens, &r->figures);
     bench_figures(&r->engine_samples, tokens, &r->engine_figures);
-    r->engine_own_share = engine_seconds > 0 ? 1 - engine_forward / engine_seconds : 0;
+    for (int part = 0; engine_seconds > 0 && part < BENCH_PARTS; part++)
+        r->engine_shares[part] = parts[part] / engine_seconds;
+    r->engine_own_share = 1 - r->engine_shares[BENCH_FORWARD];
     return status;
 }
 
