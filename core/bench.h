@@ -154,7 +154,27 @@ struct bench_subject {
     const char *kv_type;
 };
 
+/* "81% of what memory allows" */
+void bench_share(const struct bench_subject *subject, const struct bench_result *result, char text[BENCH_NAME_BYTES]);
+
 enum bench_output { BENCH_TABLE, BENCH_JSON, BENCH_CSV, BENCH_SQL };
+
+struct bench_wishes {
+    uint32_t repetitions, chunk;
+    int32_t kv_dtype;
+    int output, arithmetic; /* arithmetic −1: by the model */
+    bool engine, explain, no_limits;
+};
+
+struct bench_plan {
+    struct bench_test tests[BENCH_MAX_TESTS];
+    size_t count;
+    bool full; /* there were more */
+};
+
+/* All of it, told on stdout (an explanation beside JSON, CSV or SQL on stderr). [main] */
+int bench_run(const struct bench_wishes *wishes, const struct bench_plan *plan, const struct bench_engine *engine,
+              struct lathe_error *err);
 
 int bench_print(FILE *out, int output, const struct bench_subject *subject, const struct bench_result *results,
                 size_t count, struct lathe_error *err);

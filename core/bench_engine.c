@@ -146,8 +146,8 @@ int bench_engine_run(const struct bench_engine *engine, const struct bench_test 
         return lathe_fail(err, LATHE_EUNSUPPORTED, "through the engine only prompts without depth and generation can be timed");
     snprintf(folder, sizeof folder, "%s/lathe-bench-XXXXXX", temporary && *temporary ? temporary : "/tmp");
     if (!mkdtemp(folder))
-        return lathe_fail(err, LATHE_EIO, "no folder for the database can be made as %s: %s; name another place in TMPDIR", folder,
-                          strerror(errno));
+        return lathe_fail(err, LATHE_EIO, "no folder for the database can be made as %s: %s; name another place in TMPDIR",
+                          folder, strerror(errno));
     snprintf(path, sizeof path, "%s/bench.db", folder);
     int status = run_recorded(engine, test, path, result, err);
     int removed = remove_database(folder, &removing);
