@@ -28,7 +28,7 @@ void bench_explain(FILE *out, const struct bench_subject *s, const struct bench_
             "              token, and 4 × %u layers × %u heads × %u for each key that it sees\n"
             "  types       products with weights: %s; attention: f32. Seconds: the sum of operations of each type over\n"
             "              that type's peak (where the processor has no int8 products: f32's)\n\n"
-            "Measured at the start, the best of several rounds. What could pass a limit: a model that fits the last cache;\n"
+            "Measured at the start and again at the end, the best of several rounds. What could pass a limit: a model that fits the last cache;\n"
             "4-bit products summed in 16 bits, on AVX2. An embedding beside the output matrix counts as read, though it isn't.\n",
             (double)info->weight_bytes * 1e-6, model->kv_bytes_per_token, s->kv_type, body > 0 ? body * 1e-6 : 0,
             info->parameters ? output * 1e-6 : 0, info->layers, info->heads, info->head_width,

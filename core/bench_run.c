@@ -67,6 +67,23 @@ static int measure_machines(const struct bench_plan *plan, struct bench_result *
     return LATHE_OK;
 }
 
+/* Once more at the end: a limit that others' work hid at the start would flatter. */
+static int measure_again(struct bench_machine *machines, size_t count, struct lathe_error *err)
+{
+    for (size_t i = 0; i < count && machines[i].threads; i++) {
+        struct bench_machine later;
+        int status = bench_machine_measure(machines[i].threads, &later, err);
+        if (status)
+            return status;
+        if (later.read_bytes_s > machines[i].read_bytes_s)
+            machines[i].read_bytes_s = later.read_bytes_s;
+        for (int type = 0; type < BENCH_ARITHMETICS; type++)
+            if (later.ops_s[type] > machines[i].ops_s[type])
+                machines[i].ops_s[type] = later.ops_s[type];
+    }
+    return LATHE_OK;
+}
+
 static void show_progress(const struct bench_wishes *w, const struct bench_plan *plan, size_t i)
 {
     char name[BENCH_NAME_BYTES] = "";
@@ -113,9 +130,12 @@ int bench_run(const struct bench_wishes *w, const struct bench_plan *plan, const
         r->test = plan->tests[i];
         bench_demand(&model, &r->test, &r->demand);
         status = run_test(w, engine, r, err);
-        if (!status && r->machine)
-            bench_limit(r->machine, &r->demand, bench_test_tokens(&r->test), &r->limit);
     }
+    if (!status)
+        status = measure_again(machines, plan->count, err);
+    for (size_t i = 0; !status && i < plan->count; i++)
+        if (results[i].machine)
+            bench_limit(results[i].machine, &results[i].demand, bench_test_tokens(&results[i].test), &results[i].limit);
     show_progress(w, plan, plan->count);
     interrupt_unwatch();
     if (!status)
