@@ -108,7 +108,9 @@ static int export(const struct export_arguments *a, const struct format *format,
     int status = results_open(a->path, &db, err);
     if (status)
         return status;
-    if (sqlite3_exec(db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK) /* one moment, if a run is writing */
+    if (format->write != export_csv)
+        status = results_complete(db, a->path, err);
+    if (!status && sqlite3_exec(db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK) /* one moment, if a run is writing */
         status = schema_fail(db, a->path, "reading it", err);
     if (!status)
         status = export_ids_register(db, a, err);

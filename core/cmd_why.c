@@ -74,7 +74,8 @@ static int answer(const struct arguments *a, struct lathe_error *err)
     int status = results_open(a->path, &w.db, err);
     if (status)
         return status;
-    if (sqlite3_exec(w.db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK) /* one moment, if a run is writing */
+    status = results_complete(w.db, a->path, err);
+    if (!status && sqlite3_exec(w.db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK) /* one moment, if a run is writing */
         status = schema_fail(w.db, a->path, "reading it", err);
     if (!status)
         status = why_find(&w, &a->asked, err);

@@ -17,7 +17,7 @@
     "UNION ALL SELECT name, 'table', NULL FROM pragma_module_list WHERE name IN "                      \
     "('attention', 'attention_weights', 'layer_norms', 'head_norms', 'layer_lens', 'layer_hidden')"
 
-enum { GAP = 2, LEAST_COMMENT = 20 };
+enum { GAP = 2, LEAST_COMMENT = 20, USUAL_NAME = 38 }; /* a longer name moves its own comment alone */
 
 /* ---- comments ---- */
 
@@ -137,24 +137,26 @@ static struct span comment_of(sqlite3_stmt *relation, bool ours)
 
 int sql_list(sqlite3 *db, FILE *out, enum sql_relation relation, int columns, bool whole)
 {
-    static const char query[] = "SELECT name, sql, max(length(name)) OVER () FROM (" RELATIONS ") WHERE type = ?1 ORDER BY sql IS NULL, name";
+    static const char query[] = "SELECT name, sql, max(length(name)) FILTER (WHERE length(name) <= ?2) OVER () FROM (" RELATIONS ") WHERE type = ?1 ORDER BY sql IS NULL, name";
     sqlite3_stmt *statement;
     int count = 0;
     bool ours = made_by_lathe(db);
     if (sqlite3_prepare_v2(db, query, -1, &statement, NULL) != SQLITE_OK)
         return 0;
     sqlite3_bind_text(statement, 1, relation == SQL_VIEWS ? "view" : "table", -1, SQLITE_STATIC);
+    sqlite3_bind_int(statement, 2, USUAL_NAME);
     for (; sqlite3_step(statement) == SQLITE_ROW; count++) {
         const char *name = (const char *)sqlite3_column_text(statement, 0);
-        int widest = sqlite3_column_int(statement, 2) + GAP, room = columns - 1 - widest;
+        int widest = sqlite3_column_int(statement, 2) + GAP;
         struct span comment = comment_of(statement, ours);
         int width = sql_print_text(out, name ? name : "", (size_t)sqlite3_column_bytes(statement, 0), 0);
         if (comment.count > 0) {
-            fprintf(out, "%*s", widest > width ? widest - width : 1, "");
+            int from = widest > width ? widest : width + 1, room = columns - 1 - from;
+            fprintf(out, "%*s", from - width, "");
             if (columns == 0 || room < LEAST_COMMENT)
                 sql_print_text(out, comment.bytes, comment.count, 0);
             else if (whole)
-                print_wrapped(out, comment, widest, columns - 1);
+                print_wrapped(out, comment, from, columns - 1);
             else
                 sql_print_text(out, comment.bytes, comment.count, room);
         }

@@ -187,7 +187,8 @@ static void hdr_final(sqlite3_context *context)
     size_t used = 0;
     if (!h)
         return;
-    qsort(h->octaves, h->total ? h->count : 0, sizeof *h->octaves, by_number);
+    if (h->total > 0)
+        qsort(h->octaves, h->count, sizeof *h->octaves, by_number);
     for (uint32_t o = 0; o < h->count; o++)
         for (int s = 0; s < SUB; s++)
             used += h->octaves[o].counts[s] > 0;

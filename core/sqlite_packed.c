@@ -57,10 +57,22 @@ static int cursor_close(sqlite3_vtab_cursor *cursor)
     return SQLITE_OK;
 }
 
+/* Is the row that is wanted the one at hand? argv opens with run, request, probe, position. */
+static int at_hand(const struct packed_cursor *c, int query, sqlite3_value **argv)
+{
+    if (!c->at_row || query != PACKED_ALONE || c->pushed != PACKED_ALONE)
+        return 0;
+    const int64_t here[] = { c->run, c->request, c->probe->id, c->position };
+    for (int i = 0; i < 4; i++)
+        if (sqlite3_value_type(argv[i]) != SQLITE_INTEGER || sqlite3_value_int64(argv[i]) != here[i])
+            return 0;
+    return 1;
+}
+
 static int cursor_filter(sqlite3_vtab_cursor *cursor, int pushed, const char *name, int argc, sqlite3_value **argv)
 {
     struct packed_cursor *c = (struct packed_cursor *)cursor;
-    int argument = 0;
+    int argument = 0, query = pushed & ((1 << PACKED_SQL) - 1), again = at_hand(c, query, argv);
     (void)name;
     c->done = 0;
     c->items_chosen = 0;
@@ -68,18 +80,18 @@ static int cursor_filter(sqlite3_vtab_cursor *cursor, int pushed, const char *na
     memset(c->among, 0xff, sizeof c->among);
     for (int axis = 0; axis < PACKED_AXES; axis++)
         c->range[axis] = (struct packed_range){ INT64_MIN, INT64_MAX };
-    int rc = packed_take(c, pushed & ((1 << PACKED_SQL) - 1));
+    int rc = again ? SQLITE_OK : packed_take(c, query);
     if (rc != SQLITE_OK)
         return rc;
     for (int slot = 0; slot < PACKED_SLOTS && argument < argc; slot++)
         if (pushed >> slot & 1) {
-            if (slot < PACKED_SQL)
+            if (slot < PACKED_SQL && !again)
                 sqlite3_bind_value(c->rows, slot + 1, argv[argument]);
-            else
+            else if (slot >= PACKED_SQL)
                 packed_narrow(c, slot, argv[argument]);
             argument++;
         }
-    return packed_next_blob(c);
+    return again ? packed_again(c) : packed_next_blob(c);
 }
 
 static int cursor_next(sqlite3_vtab_cursor *cursor)

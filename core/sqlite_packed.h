@@ -3,7 +3,8 @@
  *
  *     sqlite_packed.c          the module's methods, and the list of tables
  *     sqlite_packed_plan.c     which constraints go where, and what a scan costs
- *     sqlite_packed_walk.c     rows and probes of the database; the walk through a blob
+ *     sqlite_packed_probe.c    what a probe's row says
+ *     sqlite_packed_walk.c     rows of the database; the walk through a blob
  *     sqlite_packed_heads.c    values of attention, attention_weights
  *     sqlite_packed_layers.c   values of layer_norms, head_norms, layer_lens, layer_hidden
  *
@@ -17,7 +18,8 @@
  *     measure =                             the walk, which passes over the blob unread
  *
  * The statement is prepared once and kept for the next scan with the same constraints (a join makes
- * one for each row on its other side), a probe is parsed once a scan, and a row allocates nothing. */
+ * one for each row on its other side), a probe is parsed once a scan, a blob that the next scan wants again
+ * stays at hand, and a row allocates nothing. */
 #ifndef CORE_SQLITE_PACKED_H
 #define CORE_SQLITE_PACKED_H
 
@@ -33,6 +35,7 @@ enum { PACKED_RUN, PACKED_REQUEST, PACKED_POSITION, PACKED_LAYER, PACKED_OWN };
 /* Constraints that are taken, as bits of idxNum and in the order of filter's values. Those before
  * PACKED_SQL are parameters of the query, by number from 1. The rest are of the walk: six of each axis. */
 enum { RUN_EQ, REQUEST_EQ, PROBE_EQ, POSITION_EQ, POSITION_GT, POSITION_GE, POSITION_LT, POSITION_LE, PACKED_SQL };
+enum { PACKED_ALONE = 1 << RUN_EQ | 1 << REQUEST_EQ | 1 << PROBE_EQ | 1 << POSITION_EQ }; /* there is at most one such row */
 enum packed_axis { AXIS_LAYER, AXIS_HEAD, AXIS_ITEM, PACKED_AXES };
 enum packed_operator { OF_EQ, OF_IN, OF_GT, OF_GE, OF_LT, OF_LE, PACKED_OPERATORS };
 enum { MEASURE_EQ = PACKED_SQL + PACKED_AXES * PACKED_OPERATORS, PACKED_SLOTS };
@@ -92,6 +95,7 @@ struct packed_cursor {
     const struct packed_kind *kind;
     sqlite3_stmt *rows;
     int pushed, slot;     /* what `rows` was made for, and its place among the table's, or −1 */
+    int at_row;           /* it stands at the row at hand */
     /* What the walk lets pass. */
     struct packed_range range[PACKED_AXES];
     uint64_t among[2][256 / 64]; /* layers and heads: those of IN */
@@ -118,10 +122,15 @@ void packed_narrow(struct packed_cursor *c, int slot, sqlite3_value *value);
 int packed_take(struct packed_cursor *c, int pushed);
 void packed_give(struct packed_cursor *c);
 int packed_next_blob(struct packed_cursor *c);
+int packed_again(struct packed_cursor *c); /* the row at hand from its beginning, with other ranges */
 int packed_next(struct packed_cursor *c);
 
-/* An error that names the row at hand. */
+/* sqlite_packed_probe.c: the probe `id` of the run at hand. */
+int packed_find_probe(struct packed_cursor *c, int64_t id);
+
+/* Errors: one that names the row at hand, one of a database that lacks the tables. */
 int packed_problem(struct packed_cursor *c, const char *what);
+int packed_not_ours(struct packed_table *t, int rc);
 
 /* Are the keys' numbers their positions? Of whole rows not, once the KV cache dropped some. */
 static inline int packed_keys_are_positions(const struct packed_cursor *c)

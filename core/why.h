@@ -96,7 +96,7 @@ struct why {
     struct why_member meanwhile[WHY_COMPANY];
     size_t meanwhile_count;
     double meanwhile_requests;
-    char told[WHY_EVENTS][160];
+    char told[WHY_EVENTS][300];
     size_t told_count;
 
     bool traced, traced_here;

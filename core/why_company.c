@@ -82,7 +82,7 @@ static int find_reason(struct why *w, struct lathe_error *err)
 static int find_told(struct why *w, struct lathe_error *err)
 {
     sqlite3_stmt *row;
-    int status = why_ask(w, "SELECT text FROM (SELECT 0 AS rank, time_ns, ifnull(service || ': ', '') || replace(what, '_', ' ') || ifnull(' (' || rtrim(detail, '.') || ')', '') AS text "
+    int status = why_ask(w, "SELECT text FROM (SELECT 0 AS rank, time_ns, ifnull(service || ': ', '') || replace(what, '_', ' ') || ifnull(': ' || detail, '') AS text "
                             "FROM service_event WHERE run_id = ?1 UNION ALL SELECT 1, time_ns, message FROM event WHERE run_id = ?1 AND level IN ('warn', 'error')) "
                             "WHERE time_ns BETWEEN ?3 AND ?4 AND text IS NOT NULL ORDER BY rank, time_ns", &row, err);
     if (status)

@@ -127,27 +127,36 @@ static void say_step(const struct why *w, struct text *out)
     text_print(out, ".");
 }
 
-/* Why the forward was long: the work in the step, against that of usual ones. */
+/* Whether `x` outgrew what is usual far enough to speak for the forward: its excess is at least `share` of the forward's. */
+static bool explains(const struct why *w, double x, double usual, double share)
+{
+    double forward = w->subject == WHY_REQUEST || !(w->parts[WHY_FORWARD].typical_ns > 0) ? 1 : w->decisive.forward_ns / w->parts[WHY_FORWARD].typical_ns;
+    return x > 1.2 * usual && (usual <= 0 || x / usual - 1 >= share * (forward - 1));
+}
+
+/* Why the forward was long: the work in the step, against that of usual ones. Tokens of a prefill cost less than those of
+ * answers, and a token looked back at less still. */
 static void say_forward(const struct why *w, struct text *out)
 {
     const struct why_step *s = &w->decisive;
     double usual = isnan(w->typical_prefill) ? 0 : w->typical_prefill, own = s->prefill_tokens - w->others_prefill;
-    if (w->has_members && w->others_prefill > usual && w->others_prefill > own) {
+    bool prefills = explains(w, s->prefill_tokens + s->decode_tokens, usual + w->typical_decode, 0.25);
+    if (prefills && w->has_members && w->others_prefill > usual && w->others_prefill > own) {
         text_print(out, "%s shared the forward: ", w->joined_prefill > 0 ? "a prefill that joined" : "a prefill that was under way");
         say_members(w->company, w->company_count, 0, true, true, out);
         text_print(out, w->others_prefill >= 2 * (own + s->decode_tokens) ? ", most of what was computed" : "");
-    } else if (w->subject != WHY_GAP && w->subject != WHY_STEP && own > usual) {
-        text_print(out, "its own prompt was long to prefill: %.0f tokens in the longest step, where %.0f are usual", own, usual);
-    } else if (s->prefill_tokens > 1.2 * usual) {
+    } else if (prefills && w->subject != WHY_STEP && own > usual) {
+        text_print(out, "its own prompt: %.0f tokens of it were computed in the longest step, where %.0f are usual", own, usual);
+    } else if (prefills && s->prefill_tokens > 1.2 * usual) {
         text_print(out, "a prefill: %.0f tokens of prompts were computed in the step, where %.0f are usual", s->prefill_tokens, usual);
     } else if (w->subject == WHY_REQUEST && w->steps > 1) {
         text_print(out, "the model: its %" PRId64 " steps were forwards for the most part", w->steps);
-    } else if (s->decode_tokens > 1.2 * w->typical_decode) {
+    } else if (explains(w, s->decode_tokens, w->typical_decode, 0.25)) {
         text_print(out, "a larger batch: %.0f requests decoded in the step, where %.0f are usual", s->decode_tokens, w->typical_decode);
-    } else if (s->context > 1.2 * w->typical_context) {
+    } else if (explains(w, s->context, w->typical_context, 1)) {
         text_print(out, "longer contexts: %.0f tokens were looked back at in the step, where %.0f are usual", s->context, w->typical_context);
     } else {
-        text_print(out, "the forward itself: the work in the step was no more than usual, so the model or the machine was slower at that moment");
+        text_print(out, "the forward itself: the work in the step was hardly more than usual, so the model or the machine was slower at that moment");
     }
 }
 
@@ -269,7 +278,7 @@ static void say_missing(const struct why *w, struct text *out)
 
 void why_text(const struct why *w, struct text *out)
 {
-    char note[200];
+    char note[320];
     say_subject(w, out);
     say_step(w, out);
     say_cause(w, out);

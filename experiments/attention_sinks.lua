@@ -103,12 +103,12 @@ return {
            "%d heads: a difference of %+.3f (%+.3f to %+.3f).")
       :format(count, plain.value, plain.low, plain.high, plain.value / uniform, uniform, over.plain, with.value, with.low, with.high,
         over.special, differ.value, differ.low, differ.high))
-    print(("Hiding the first key from the %d tokens that follow makes their perplexity %.2f × (%.2f to %.2f), hiding key %d instead\n" ..
-           "%.3f × (%.3f to %.3f)%s")
+    print(("Hiding the first key from the %d tokens that follow makes their perplexity %.2f × (%.2f to %.2f), hiding key %d\n" ..
+           "instead %.3f × (%.3f to %.3f)%s")
       :format(o.answer, math.exp(first.value), math.exp(first.low), math.exp(first.high), o.other, math.exp(other.value),
         math.exp(other.low), math.exp(other.high), first.low > math.max(0, other.value)
-          and ": the model needs its first place as it needs no other." or ": this run can't tell whether the first is needed more."))
-    print("What would change this: models trained with a sink of their own (a bias in the softmax's sum, or gates), which need no first\n" ..
-          "token, and texts whose first token matters, a table's heading, say.")
+          and ": the model needs its first place more than that one." or ": this run can't tell whether the first is needed more."))
+    print("What would change this: models trained with a sink of their own (a bias in the softmax's sum, or gates), which need\n" ..
+          "no first token, and texts whose first token matters, a table's heading, say.")
   end,
 }

@@ -111,12 +111,32 @@ local function agreement(found, golden)
   return worst, missed
 end
 
+local function report_removal(o, found)
+  print(("\nLoss of the whole model, nats a token: %.2f on the first half, %.2f on the second (%d sequences).\n" ..
+    "It rises, when heads are removed, by (95%% intervals):\n")
+    :format(stats.mean(found.whole.first), stats.mean(found.whole.second), o.ablated))
+  local table_rows, sentences = {}, {}
+  for _, how in ipairs { "zero", "uniform" } do
+    local f, name = found.rise[how], how == "zero" and "output 0" or "mean of values"
+    local excess, d = interval(minus(f.second, f.other_second))
+    local first, e = interval(minus(f.first, f.other_first))
+    table_rows[#table_rows + 1] = { how = name, heads = "induction", first = (interval(f.first)), second = (interval(f.second)) }
+    table_rows[#table_rows + 1] = { how = name, heads = "random", first = (interval(f.other_first)), second = (interval(f.other_second)) }
+    table_rows[#table_rows + 1] = { how = name, heads = "difference", first = first, second = excess }
+    sentences[#sentences + 1] = ("with %s the loss on the second half rises by %.2f nats more than with random heads (95%% interval\n" ..
+      "%.2f to %.2f)%s, on the first half by %.2f (%.2f to %.2f)"):format(name, d.value, d.low, d.high,
+      d.low > 0 and "" or ", which this run can't tell from nothing", e.value, e.low, e.high)
+  end
+  lathe.print(table_rows, { { "how", "removed to" }, "heads", { "first", "first half" }, { "second", "second half" } })
+  print("\nWhat was found: " .. table.concat(sentences, ";\n") .. ".")
+end
+
 return {
   options = {
     model     = { default = "smollm2-135m", help = "the model, a short name or a GGUF file" },
     sequences = { default = 8, help = "that heads are found on", min = 2, max = 200 },
     length    = { default = 32, help = "of each half", unit = "tokens", min = 4, max = 512 },
-    ablated   = { default = 6, help = "sequences that the loss is measured on", min = 3, max = 200 },
+    ablated   = { default = 6, help = "sequences that the loss is measured on, from 3; 0: heads are only found", min = 0, max = 200 },
     heads     = { default = 6, help = "how many are removed", min = 1, max = 32 },
     least     = { default = 0.1, help = "the greatest score of a random head", min = 0, max = 1 },
     draws     = { default = 2, help = "of random heads", min = 1, max = 20 },
@@ -134,18 +154,20 @@ return {
       for i, ids in ipairs(s.golden.sequences) do
         s.sequences[i] = table.move(ids, 1, #ids, #ids + 1, table.move(ids, 1, #ids, 1, {}))
       end
-      o.sequences, o.length = #s.sequences, #s.golden.sequences[1]
+      o.length = #s.golden.sequences[1]
     else
       s.sequences = attention.repeated { vocabulary = s.model:info().vocab_tokens, first = SPECIAL, length = o.length,
                                          count = math.max(o.sequences, o.ablated), seed = o.seed }
     end
-    o.ablated = math.min(o.ablated, #s.sequences)
+    o.sequences, o.ablated = #s.sequences, math.min(o.ablated, #s.sequences)
+    if o.ablated == 1 or o.ablated == 2 then error("an interval needs three sequences: say more with -- --ablated", 0) end
     return s
   end,
 
   run = function(o, s)
     local found = { heads = find(o, s), rise = {} }
     found.chosen = table.move(found.heads, 1, o.heads, 1, {})
+    if o.ablated == 0 then return found end
     found.whole = losses(o, s, "whole")
     local drawn = {}
     for draw = 1, o.draws do drawn[draw] = others(o, found.heads, found.chosen, draw) end
@@ -168,31 +190,15 @@ return {
     local rows = {}
     for i = 1, math.min(TOP, #found.heads) do
       local h = found.heads[i]
-      rows[i] = { layer = h.layer, head = h.head, score = h.score, removed = i <= o.heads and "removed" or "" }
+      rows[i] = { layer = h.layer, head = h.head, score = h.score, removed = i <= o.heads and o.ablated > 0 and "removed" or "" }
     end
     print(("\n%d sequences of %d random tokens said twice; mean weight on the token after the previous occurrence:\n")
       :format(o.sequences, o.length))
     lathe.print(rows, { "layer", "head", { "score", "score", "%.3f" }, { "removed", "" } })
-    print(("\nLoss of the whole model, nats a token: %.2f on the first half, %.2f on the second (%d sequences).\n" ..
-      "It rises, when heads are removed, by (95%% intervals):\n")
-      :format(stats.mean(found.whole.first), stats.mean(found.whole.second), o.ablated))
-    local table_rows, sentences = {}, {}
-    for _, how in ipairs { "zero", "uniform" } do
-      local f, name = found.rise[how], how == "zero" and "output 0" or "mean of values"
-      local excess, d = interval(minus(f.second, f.other_second))
-      local first, e = interval(minus(f.first, f.other_first))
-      table_rows[#table_rows + 1] = { how = name, heads = "induction", first = (interval(f.first)), second = (interval(f.second)) }
-      table_rows[#table_rows + 1] = { how = name, heads = "random", first = (interval(f.other_first)), second = (interval(f.other_second)) }
-      table_rows[#table_rows + 1] = { how = name, heads = "difference", first = first, second = excess }
-      sentences[#sentences + 1] = ("with %s the loss on the second half rises by %.2f nats more than with random heads (95%% interval\n" ..
-        "%.2f to %.2f)%s, on the first half by %.2f (%.2f to %.2f)"):format(name, d.value, d.low, d.high,
-        d.low > 0 and "" or ", which this run can't tell from nothing", e.value, e.low, e.high)
-    end
-    lathe.print(table_rows, { { "how", "removed to" }, "heads", { "first", "first half" }, { "second", "second half" } })
-    print("\nWhat was found: " .. table.concat(sentences, ";\n") .. ".")
-    if s and s.golden then
+    if o.ablated > 0 then report_removal(o, found) end
+    if s.golden then
       local worst, missed = agreement(found.heads, s.golden)
-      print(("Against the reference: scores differ by at most %.4f (%s %.2f); of the best %d, %d are not its own up to ties of %.2f.")
+      print(("\nAgainst the reference: scores differ by at most %.4f (%s %.2f); of the best %d, %d are not its own up to ties of %.2f.")
         :format(worst, worst <= WITHIN and "within" or "NOT within", WITHIN, TOP, missed, TIE))
     end
     print("What would change this: texts, where other heads predict what these would have copied; more heads removed (others take over\n" ..

@@ -144,7 +144,8 @@ return {
 
   prepare = function(o)
     if o.full then o.texts, o.tokens, o.budgets, o.keys, o.answer = texts.count, 2048, "0.05,0.1,0.2,0.5", 20, 32 end
-    local s = { model = lathe.model { "llama", path = o.model }, budgets = numbers(o.budgets, "budgets", 0.01, 1), prompts = {}, keys = {} }
+    local s = { model = lathe.model { "llama", path = o.model, compute = "exact" },
+                budgets = numbers(o.budgets, "budgets", 0.01, 1), prompts = {}, keys = {} }
     s.texts = texts.read(s.model, o.folder, o.texts, o.tokens)
     for i = 1, o.keys do
       s.prompts[i], s.keys[i] = texts.passkey(s.model, s.texts[(i - 1) % #s.texts + 1].ids, o.tokens, i)

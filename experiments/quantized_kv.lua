@@ -70,7 +70,7 @@ return {
 
   prepare = function(o)
     if o.full then o.texts, o.tokens, o.answer = texts.count, 2048, 64 end
-    local model = lathe.model { "llama", path = o.model }
+    local model = lathe.model { "llama", path = o.model, compute = "exact" } -- int8's own rounding would hide that of keys
     return { model = model, texts = texts.read(model, o.folder, o.texts, o.tokens) }
   end,
 

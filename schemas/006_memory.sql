@@ -3,7 +3,7 @@
 -- and what was changed in the forward.
 
 -- What a probe of the heads recorded: of format full it may be the score before the softmax, or the weight
--- times the norm of the key's value (Kobayashi et al., EMNLP 2020).
+-- times the norm of the key's value (Kobayashi et al., EMNLP 2020). The table attention_weights says which.
 ALTER TABLE probe ADD COLUMN measure TEXT NOT NULL DEFAULT 'weight' CHECK (measure IN ('weight', 'score', 'value'));
 
 -- One row per sampled step: what of the KV pool was in use, and for what.

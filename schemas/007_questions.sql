@@ -1,5 +1,20 @@
 -- SPDX-License-Identifier: MIT
--- Questions about attention. All need the extension lathe_sqlite, which `lathe sql` has built in.
+-- Questions about attention. All need the extension lathe_sqlite, which `lathe sql` has built in. What it has:
+--
+--   attention            a row a head of a probed query: entropy (nats), first_mass, recent_mass, self_mass, top_key, top_weight
+--   attention_weights    a row a key: key (its position), weight, measure (weight, score or value; one query may have been asked
+--                        for several: name the one that is meant)
+--   layer_norms          a row a layer: before, attention, feed, after      head_norms   a row a head: norm
+--   layer_lens           a row a token that a layer would say: rank from 1, token, logprob
+--   layer_hidden         a row a dimension of the residual stream after a layer: dimension from 0, value
+--   All open with run_id, request_id, position, layer (and head); step_id, probe_id and keys are hidden columns.
+--
+--   percentile(x, p), median(x)               exact, interpolated, as numpy's
+--   hdr_percentile(x, p), hdr(x)              the nearest number within 0.4%, in little memory; hdr(x) is a blob to keep, which
+--                                             either takes as x: merged, it is as if all numbers had been counted at once
+--   entropy(w)                                of weights or counts, by their shares in their sum, in nats
+--   jensen_shannon(p, q), cosine(p, q)        of two rows of weights, over their pairs
+--   half(blob, i), token_text(run, id)        a number of a blob in half precision; a token's text
 --
 -- Where a question is of chosen keys, the rows must be whole (format full) or the heaviest keys (top); of top, a key that
 -- isn't listed counts as 0. Whole rows of which the KV cache had dropped keys are left out: which keys were left isn't

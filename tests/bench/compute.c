@@ -5,7 +5,7 @@
  *
  * Two instances take turns at decode steps of 1 to 32 sequences with 128 to 160 tokens of context,
  * and at a prompt of 512 tokens. Prints tokens a second at the median of each and of the quick tenth:
- * by processor time with one thread, by the clock with more. */
+ * by processor time with one thread, by the clock with more; first what loading took. */
 #include <stdio.h>
 
 #include "../unit/plugins/model/golden.h"
@@ -76,7 +76,10 @@ int main(int argc, char **argv)
     }
     for (int side = 0; side < 2; side++) {
         const struct fixture_option options[] = { { "path", path }, { "compute", compute[side] }, { NULL, NULL } };
-        if (fixture_open(&models[side], "llama", options) ||
+        int64_t start = fixture_now(NULL);
+        int status = fixture_open(&models[side], "llama", options);
+        printf("%s: loaded in %.0f ms by the clock\n", compute[side], (double)(fixture_now(NULL) - start) * 1e-6);
+        if (status ||
             fixture_context(&models[side], (struct lathe_context_params){ .blocks = MOST_SEQUENCES * TABLE,
                                                                           .batch_tokens = PROMPT,
                                                                           .threads = (uint32_t)threads })) {
@@ -87,7 +90,7 @@ int main(int argc, char **argv)
     c = call_new();
     for (uint32_t i = 0; i < PROMPT; i++)
         ids[i] = (int32_t)(i * 7919 % models[0].info.vocab_tokens);
-    printf("| sequences | %s: tokens/s | p10 | %s: tokens/s | p10 | ratio |\n| --- | --- | --- | --- | --- | --- |\n",
+    printf("\n| sequences | %s: tokens/s | p10 | %s: tokens/s | p10 | ratio |\n| --- | --- | --- | --- | --- | --- |\n",
            compute[0], compute[1]);
     for (uint32_t sequences = 1; sequences <= MOST_SEQUENCES; sequences *= 2)
         measure(sequences, 1, rounds, threads > 1);

@@ -27,7 +27,7 @@ failures = []
 SCRIPT = """
 local lathe = require "lathe"
 local job = lathe.json.decode(io.read "a")
-local model <close> = lathe.model { "llama", path = job.model }
+local model <close> = lathe.model { "llama", path = job.model, compute = "exact" }
 for _, policy in ipairs(job.policies) do
   local r <close> = lathe.run { model = model, kvcache = policy.kvcache, workload = policy.requests, seed = 1, label = policy.name,
                                 engine = { max_requests = 16, batch_requests = 16, context_tokens = job.context, threads = job.threads },

@@ -113,7 +113,7 @@ expected = {
     "reserve": ("reserve", ["finding KV blocks", "97 of 100 in use"]),
     "sample": ("sample", ["the sampler"]),
     "bus": ("bus", ["the bus: the engine waited", "(61.0 ms, usually 1.00 ms)"]),
-    "between": ("between", ["time between and beside", "Meanwhile the run was told: model: worker died (killed by signal 9)."]),
+    "between": ("between", ["time between and beside", "Meanwhile the run was told: model: worker died: killed by signal 9."]),
     "preempted": ("preempted", ["preemption", "out of KV blocks", "request 9 (42 tokens)", "26 of them its own, computed again"]),
     "others": ("other_steps", ["steps went on without it", "request 1 (3 tokens)"]),
 }
@@ -182,6 +182,14 @@ make("steps", "schedule", rows="steps")
 r = call("steps.db")
 check("without tokens the slowest step", "The slowest step of run 1" in r.stdout and "step is 20" not in r.stdout and "is 20: on replica 0" in r.stdout and "is the scheduler" in r.stdout
       and 'rows = "step_requests"' in r.stdout, r)
+old = make("old", "prefill")  # of a lathe that knew neither service_event nor probe.measure
+for (view,) in old.execute("select name from sqlite_schema where type = 'view'").fetchall():
+    old.execute(f"drop view {view}")
+old.executescript("drop table service_event; alter table probe drop column measure; pragma user_version = 2")
+old.close()
+before = (here / "old.db").read_bytes()
+r = call("old.db")
+check("an older database is read as it is", r.returncode == 0 and "a prefill that joined" in r.stdout and (here / "old.db").read_bytes() == before, r)
 make("requests", rows="requests", hops=False)
 r = call("requests.db")
 check("without steps the slowest request", "The slowest request of run 1" in r.stdout and "Steps were not recorded" in r.stdout and "Of the" not in r.stdout, r)

@@ -5,7 +5,7 @@
 #include <kernels/dequantize.h>
 #include <kernels/packed.h>
 
-/* 32 columns of one row: q as the form wants them, and the two scales. */
+/* 32 columns of one row: q as the form wants them (nibbles: 16 bytes, as files have them), and the two scales. */
 struct block {
     uint8_t q[PACKED_BLOCK];
     uint16_t a, b;
@@ -33,14 +33,6 @@ static uint16_t u16_at(const uint8_t *bytes)
     uint16_t h;
     memcpy(&h, bytes, 2);
     return h;
-}
-
-static void nibbles_at(const uint8_t *bytes, uint8_t *q)
-{
-    for (int i = 0; i < 16; i++) {
-        q[i] = bytes[i] & 15;
-        q[i + 16] = bytes[i] >> 4;
-    }
 }
 
 static void five_bits_at(const uint8_t *high, const uint8_t *nibbles, int to, uint8_t *q)
@@ -74,12 +66,12 @@ static void block_of(int32_t dtype, const uint8_t *row, size_t at, struct block 
     switch (dtype) {
     case LATHE_Q4_0:
         to->a = u16_at(b);
-        nibbles_at(b + 2, to->q);
+        memcpy(to->q, b + 2, 16);
         break;
     case LATHE_Q4_1:
         to->a = u16_at(b);
         to->b = u16_at(b + 2);
-        nibbles_at(b + 4, to->q);
+        memcpy(to->q, b + 4, 16);
         break;
     case LATHE_Q5_0:
         to->a = u16_at(b);
@@ -104,13 +96,14 @@ static void block_of(int32_t dtype, const uint8_t *row, size_t at, struct block 
     default: { /* Q4_K, Q5_K */
         uint8_t scale, minimum;
         const uint8_t *nibbles = b + (dtype == LATHE_Q5_K ? 48 : 16) + j / 2 * 32;
+        int shift = j % 2 * 4;
         scale_and_minimum(b + 4, j, &scale, &minimum);
         to->a = half_scale(half_at(b) * (float)scale);
         to->b = half_scale(-(half_at(b + 2) * (float)minimum));
-        for (int i = 0; i < 32; i++) {
-            int fifth = dtype == LATHE_Q5_K ? (b[16 + i] >> j & 1) << 4 : 0;
-            to->q[i] = (uint8_t)((nibbles[i] >> j % 2 * 4 & 15) | fifth);
-        }
+        for (int i = 0; dtype == LATHE_Q4_K && i < 16; i++)
+            to->q[i] = (uint8_t)((nibbles[i] >> shift & 15) | (nibbles[i + 16] >> shift & 15) << 4);
+        for (int i = 0; dtype == LATHE_Q5_K && i < 32; i++)
+            to->q[i] = (uint8_t)((nibbles[i] >> shift & 15) | (b[16 + i] >> j & 1) << 4);
     }
     }
 }
@@ -129,9 +122,6 @@ void packed_group(unsigned char *group, size_t lanes, int32_t dtype, const unsig
             memcpy(factors + 2 * r, &block.a, 2);
             if (plus)
                 memcpy(factors + 2 * (lanes + r), &block.b, 2);
-            if (form < PACKED_BYTES)
-                for (int i = 0; i < 16; i++)
-                    block.q[i] |= (uint8_t)(block.q[i + 16] << 4);
             for (size_t j = 0; j < (form < PACKED_BYTES ? 4 : 8); j++)
                 memcpy(to + 4 * (j * lanes + r), block.q + 4 * j, 4);
         }

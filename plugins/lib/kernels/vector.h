@@ -21,6 +21,8 @@
 
 typedef uint32_t VU __attribute__((vector_size(LANES * 4)));
 
+enum { WEIGH_ROWS = MOST_ROWS == 6 ? 4 : 2 }; /* as many as there are registers for */
+
 static inline V exp_lanes(V x)
 {
     x = LARGER(x, ALL(-87.0f));
@@ -37,35 +39,56 @@ static inline V exp_lanes(V x)
     return (V)((VU)y + ((VU)z << 23));
 }
 
+/* `rows` rows of y, four vectors wide: their sums stay in registers, each row of v is loaded once for all. */
+static inline __attribute__((always_inline)) void weigh_tile(float *y, size_t y_stride, const float *p, size_t p_stride, int rows,
+                                                             const float *v, size_t v_stride, size_t n)
+{
+    V sum[WEIGH_ROWS][4];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < 4; c++)
+            sum[r][c] = LOAD(y + (size_t)r * y_stride + c * LANES);
+    for (size_t j = 0; j < n; j++, v += v_stride) {
+        V from[4] = { LOAD(v), LOAD(v + LANES), LOAD(v + 2 * LANES), LOAD(v + 3 * LANES) };
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            V weight = ALL(p[(size_t)r * p_stride + j]);
+            for (int c = 0; c < 4; c++)
+                sum[r][c] = FMA(weight, from[c], sum[r][c]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < 4; c++)
+            STORE(y + (size_t)r * y_stride + c * LANES, sum[r][c]);
+}
+
+/* An element adds its n products in order, however many rows there are. */
 static void weigh(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
                   size_t n, size_t k)
 {
-    for (size_t r = 0; r < m; r++, y += y_stride, p += p_stride) {
+    for (size_t r = 0, rows; r < m; r += rows, y += rows * y_stride, p += rows * p_stride) {
         size_t i = 0;
-        for (; i + 4 * LANES <= k; i += 4 * LANES) {
-            V a = LOAD(y + i), b = LOAD(y + i + LANES), c = LOAD(y + i + 2 * LANES), d = LOAD(y + i + 3 * LANES);
-            for (size_t j = 0; j < n; j++) {
-                const float *row = v + j * v_stride + i;
-                V weight = ALL(p[j]);
-                a = FMA(weight, LOAD(row), a);
-                b = FMA(weight, LOAD(row + LANES), b);
-                c = FMA(weight, LOAD(row + 2 * LANES), c);
-                d = FMA(weight, LOAD(row + 3 * LANES), d);
+        rows = m - r >= WEIGH_ROWS ? WEIGH_ROWS : 1;
+        for (; i + 4 * LANES <= k; i += 4 * LANES)
+            if (rows == 1)
+                weigh_tile(y + i, y_stride, p, p_stride, 1, v + i, v_stride, n);
+            else
+                weigh_tile(y + i, y_stride, p, p_stride, WEIGH_ROWS, v + i, v_stride, n);
+        for (size_t row = 0; row < rows; row++) {
+            float *to = y + row * y_stride;
+            const float *weights = p + row * p_stride;
+            size_t at = i;
+            for (; at + LANES <= k; at += LANES) {
+                V a = LOAD(to + at);
+                for (size_t j = 0; j < n; j++)
+                    a = FMA(ALL(weights[j]), LOAD(v + j * v_stride + at), a);
+                STORE(to + at, a);
             }
-            STORE(y + i, a);
-            STORE(y + i + LANES, b);
-            STORE(y + i + 2 * LANES, c);
-            STORE(y + i + 3 * LANES, d);
+            for (; at < k; at++)
+                for (size_t j = 0; j < n; j++)
+                    to[at] += weights[j] * v[j * v_stride + at];
         }
-        for (; i + LANES <= k; i += LANES) {
-            V a = LOAD(y + i);
-            for (size_t j = 0; j < n; j++)
-                a = FMA(ALL(p[j]), LOAD(v + j * v_stride + i), a);
-            STORE(y + i, a);
-        }
-        for (; i < k; i++)
-            for (size_t j = 0; j < n; j++)
-                y[i] += p[j] * v[j * v_stride + i];
     }
 }
 

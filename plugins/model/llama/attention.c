@@ -8,8 +8,9 @@
  *     scores → weights, row by row: each row sees its own number of keys, the rest is 0
  *     weights × values (n, head) → results (rows · group, head) → mixed
  *
- * Many queries: keys and values are gathered from their blocks once for the tile and both
- * products are sgemm. Few (decode): blocks are read where they lie. The weights of a row are
+ * Blocks are read where they lie, and rows pass over those that they don't see: an element's sum is
+ * a matter of its own row, whatever tile it is in. With compute = blas, many queries: keys and values
+ * are gathered from their blocks once for the tile and both products are sgemm. The weights of a row are
  * then all in hand, which is where interventions change them and the probe takes them; each
  * costs one branch where it is off. */
 #include <math.h>
@@ -77,26 +78,39 @@ static void weigh_rows(struct llama_context *c, const struct llama_tile *tile, c
     }
 }
 
-static void few_queries(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
-                        struct llama_scratch *w, uint32_t queries, uint32_t keys)
+/* The tile's first row that sees key number `key`: rows see ever more. */
+static uint32_t first_row(const struct llama_context *c, const struct llama_tile *tile, uint32_t key)
+{
+    uint32_t t = 0;
+    while (t < tile->count && c->batch.rows[tile->first + t].keys <= key)
+        t++;
+    return t;
+}
+
+static void by_own_kernels(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
+                           struct llama_scratch *w, uint32_t queries, uint32_t keys)
 {
     const struct kernels *k = c->model->kernels;
-    size_t head = c->kv.head_width;
+    size_t head = c->kv.head_width, stride = c->score_stride, group = queries / tile->count;
     for (uint32_t key = 0; key < keys;) {
         struct llama_rows rows = llama_next_rows(c, from, 0, key, keys, w->panel);
-        k->few(w->scores + key, c->score_stride, w->queries, head, queries, rows.at, head, rows.count, head, 0);
+        size_t q = first_row(c, tile, key) * group;
+        k->few(w->scores + q * stride + key, stride, w->queries + q * head, head, queries - q, rows.at, head, rows.count, head,
+               0);
         key += rows.count;
     }
     weigh_rows(c, tile, from, w, keys);
     memset(w->results, 0, queries * head * sizeof(float));
     for (uint32_t key = 0; key < keys;) {
         struct llama_rows rows = llama_next_rows(c, from, 1, key, keys, w->panel);
-        k->weigh(w->results, head, w->scores + key, c->score_stride, queries, rows.at, head, rows.count, head);
+        size_t q = first_row(c, tile, key) * group;
+        k->weigh(w->results + q * head, head, w->scores + q * stride + key, stride, queries - q, rows.at, head, rows.count,
+                 head);
         key += rows.count;
     }
 }
 
-static void many_queries(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
+static void by_blas(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
                          struct llama_scratch *w, uint32_t queries, uint32_t keys)
 {
     int head = (int)c->kv.head_width, stride = (int)c->score_stride;
@@ -141,10 +155,10 @@ static void attend(void *arg, uint32_t item, uint32_t thread)
     float scale = 1.0f / sqrtf((float)s->head);
     for (uint32_t t = 0; t < tile->count; t++)
         c->model->kernels->scale(w->queries + t * row, c->qkv + (tile->first + t) * c->qkv_width + from, scale, row);
-    if (queries <= FEW_QUERIES)
-        few_queries(c, tile, &keys_of, w, queries, keys);
+    if (c->model->blas && queries > FEW_QUERIES)
+        by_blas(c, tile, &keys_of, w, queries, keys);
     else
-        many_queries(c, tile, &keys_of, w, queries, keys);
+        by_own_kernels(c, tile, &keys_of, w, queries, keys);
     if (c->batch.mass_count)
         llama_mass_of_tile(c, a->layer, item, w, queries, keys);
     for (uint32_t t = 0; t < tile->count; t++)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* model/llama: Llama-shaped transformers from GGUF files, in float32.
+/* model/llama: Llama-shaped transformers from GGUF files.
  *
  *     plugin.c     the descriptor, options, create and describe
  *     weights.c    the file's metadata and tensors, checked against each other
@@ -20,10 +20,16 @@
  *     x += attention(q, keys, values) · Woᵀ
  *     h = rmsnorm(x);  x += (silu(h·Wgateᵀ) ∘ h·Wupᵀ) · Wdownᵀ
  *
- * Weights stay as the file has them and are dequantized to float32 where they are used: a
- * panel of rows at a time, in the cache's reach, for all rows of a product. The
- * arithmetic is float32 throughout, the same numbers as if all weights had been dequantized
- * at load (option weights = f32 does that, for comparison). */
+ * Products, by option compute. int8: quantized weights are packed at load and multiplied in integers
+ * with rows that are quantized in flight (kernels/integer.h); everything else is float32. exact, blas:
+ * weights stay as the file has them and are dequantized to float32 where they are used, a panel of rows
+ * at a time, in the cache's reach, for all rows of a product: the same numbers as if all had been
+ * dequantized at load (option weights = f32 does that, for comparison).
+ *
+ * Bits. With int8 and exact what a row becomes depends on its request's tokens alone: products add a
+ * row's sums in an order of their own, attention goes through a row's keys in order, each on its own,
+ * and everything between works row by row. blas leaves attention of many queries to OpenBLAS, whose
+ * sums depend on how many there are. */
 #ifndef MODEL_LLAMA_H
 #define MODEL_LLAMA_H
 
@@ -84,6 +90,7 @@ struct llama {
     uint64_t parameters, weight_bytes;
     uint32_t threads, swap_blocks;
     int resident;                          /* option weights = f32 */
+    int blas;                              /* attention of many queries by OpenBLAS */
 };
 
 /* Reads everything into *m, which the caller has zeroed but for host, kernels, threads and
