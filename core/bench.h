@@ -107,11 +107,14 @@ int bench_forward_fill(struct bench_forward *forward, struct lathe_error *err);
 int bench_forward_run(struct bench_forward *forward, uint32_t most_prompt, uint32_t most_generated, double *seconds,
                       struct lathe_error *err);
 
+/* Where the time of a step goes, as its row says; what is left is the loop, recording and handing out. */
+enum bench_part { BENCH_FORWARD, BENCH_SAMPLE, BENCH_SCHEDULE, BENCH_RESERVE, BENCH_PARTS };
+
 /* The same through the engine, its steps recorded into a database that is thrown away. */
 struct bench_engine_result {
     double seconds;   /* from the first step that is wholly of the test to the end of the last */
     double tokens;    /* in these steps */
-    double forward_s; /* of which the model had so much */
+    double parts_s[BENCH_PARTS]; /* of which each part had so much */
 };
 
 struct bench_engine {
@@ -140,7 +143,8 @@ struct bench_result {
     bool engine;                         /* was it run through the engine? */
     struct bench_samples engine_samples;
     struct bench_figures engine_figures;
-    double engine_own_share;             /* of a step's time, all that is not the model's */
+    double engine_shares[BENCH_PARTS];   /* of a step's time */
+    double engine_own_share;             /* all that is not the model's forward */
     int64_t when_s;                      /* since 1970 */
 };
 
@@ -150,7 +154,27 @@ struct bench_subject {
     const char *kv_type;
 };
 
+/* "81% of what memory allows" */
+void bench_share(const struct bench_subject *subject, const struct bench_result *result, char text[BENCH_NAME_BYTES]);
+
 enum bench_output { BENCH_TABLE, BENCH_JSON, BENCH_CSV, BENCH_SQL };
+
+struct bench_wishes {
+    uint32_t repetitions, chunk;
+    int32_t kv_dtype;
+    int output, arithmetic; /* arithmetic −1: by the model */
+    bool engine, explain, no_limits;
+};
+
+struct bench_plan {
+    struct bench_test tests[BENCH_MAX_TESTS];
+    size_t count;
+    bool full; /* there were more */
+};
+
+/* All of it, told on stdout (an explanation beside JSON, CSV or SQL on stderr). [main] */
+int bench_run(const struct bench_wishes *wishes, const struct bench_plan *plan, const struct bench_engine *engine,
+              struct lathe_error *err);
 
 int bench_print(FILE *out, int output, const struct bench_subject *subject, const struct bench_result *results,
                 size_t count, struct lathe_error *err);

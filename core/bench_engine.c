@@ -27,9 +27,11 @@ bool bench_engine_can(const struct bench_test *test)
 }
 
 static const char prefill_query[] =
-    "select count(*), min(start_ns), max(end_ns), sum(forward_ns), sum(prefill_tokens) from step where prefill_tokens > 0";
+    "select count(*), min(start_ns), max(end_ns), sum(prefill_tokens), sum(forward_ns), sum(sample_ns), sum(schedule_ns), "
+    "sum(reserve_ns) from step where prefill_tokens > 0";
 static const char decode_query[] =
-    "select count(*), min(start_ns), max(end_ns), sum(forward_ns), sum(decode_tokens) from "
+    "select count(*), min(start_ns), max(end_ns), sum(decode_tokens), sum(forward_ns), sum(sample_ns), sum(schedule_ns), "
+    "sum(reserve_ns) from "
     "(select * from step where decode_tokens = ?1 and prefill_tokens = 0 order by run_id, id limit ?2)";
 
 static int read_steps(const char *path, const struct bench_test *test, struct bench_engine_result *result,
@@ -50,8 +52,9 @@ static int read_steps(const char *path, const struct bench_test *test, struct be
                             test->sequences, wanted);
     if (!status) {
         result->seconds = (sqlite3_column_double(statement, 2) - sqlite3_column_double(statement, 1)) * 1e-9;
-        result->forward_s = sqlite3_column_double(statement, 3) * 1e-9;
-        result->tokens = sqlite3_column_double(statement, 4);
+        result->tokens = sqlite3_column_double(statement, 3);
+        for (int i = 0; i < BENCH_PARTS; i++) /* columns in the order of the parts */
+            result->parts_s[i] = sqlite3_column_double(statement, 4 + i) * 1e-9;
     }
     sqlite3_finalize(statement);
     sqlite3_close(db);
@@ -143,8 +146,8 @@ int bench_engine_run(const struct bench_engine *engine, const struct bench_test 
         return lathe_fail(err, LATHE_EUNSUPPORTED, "through the engine only prompts without depth and generation can be timed");
     snprintf(folder, sizeof folder, "%s/lathe-bench-XXXXXX", temporary && *temporary ? temporary : "/tmp");
     if (!mkdtemp(folder))
-        return lathe_fail(err, LATHE_EIO, "no folder for the database can be made as %s: %s; name another place in TMPDIR", folder,
-                          strerror(errno));
+        return lathe_fail(err, LATHE_EIO, "no folder for the database can be made as %s: %s; name another place in TMPDIR",
+                          folder, strerror(errno));
     snprintf(path, sizeof path, "%s/bench.db", folder);
     int status = run_recorded(engine, test, path, result, err);
     int removed = remove_database(folder, &removing);

@@ -124,6 +124,9 @@ static json_t *object_of(const struct bench_subject *s, const struct bench_resul
     add_limits(o, s, r);
     add_figures(o, "engine_", &r->engine_figures, r->engine);
     set(o, "engine_own_share", real_or_null(r->engine, r->engine_own_share));
+    set(o, "engine_sample_share", real_or_null(r->engine, r->engine_shares[BENCH_SAMPLE]));
+    set(o, "engine_schedule_share", real_or_null(r->engine, r->engine_shares[BENCH_SCHEDULE]));
+    set(o, "engine_reserve_share", real_or_null(r->engine, r->engine_shares[BENCH_RESERVE]));
     if (lists) {
         set(o, "samples_ns", samples_of(&r->samples, 0));
         set(o, "samples_ts", samples_of(&r->samples, tokens));
@@ -198,22 +201,21 @@ static void print_sql(FILE *out, json_t *o, bool head)
     fputs(");\n", out);
 }
 
-/* "81% of what memory allows" */
-static void describe_share(const struct bench_subject *s, const struct bench_result *r, char *text, size_t capacity)
+void bench_share(const struct bench_subject *s, const struct bench_result *r, char text[BENCH_NAME_BYTES])
 {
     const char *what = r->limit.bound == BENCH_MEMORY               ? "memory"
                        : s->model->arithmetic == BENCH_INT8 ? "int8 arithmetic"
                                                             : "f32 arithmetic";
     if (r->limit.bound)
-        snprintf(text, capacity, "%.0f%% of what %s allows", 100 * r->figures.mean_rate / r->limit.tokens_s, what);
+        snprintf(text, BENCH_NAME_BYTES, "%.0f%% of what %s allows", 100 * r->figures.mean_rate / r->limit.tokens_s, what);
     else
-        snprintf(text, capacity, "–");
+        snprintf(text, BENCH_NAME_BYTES, "–");
 }
 
 static void print_table(FILE *out, const struct bench_subject *s, const struct bench_result *results, size_t count)
 {
     const struct lathe_model_info *info = &s->model->info;
-    char type[160], share[80], name[BENCH_NAME_BYTES], rate[48], through[48], own[48];
+    char type[160], share[BENCH_NAME_BYTES], name[BENCH_NAME_BYTES], rate[48], through[48], own[48];
     bool engine = false;
     for (size_t i = 0; i < count; i++)
         engine |= results[i].engine;
@@ -221,13 +223,13 @@ static void print_table(FILE *out, const struct bench_subject *s, const struct b
     fprintf(out, "| %-22s | %10s | %10s | %-7s | %7s | %18s | %20s | %-36s |", "model", "size", "params", "backend", "threads",
             "test", "t/s", "of the machine's limit");
     fprintf(out, engine ? " %20s | %18s |\n" : "\n", "through the engine", "engine's own share");
-    fprintf(out, "| %.22s | %.9s: | %.9s: | %.7s | %.6s: | %.17s: | %.19s: | %.36s |", "----------------------", "---------", "---------",
-            "-------", "------", "-----------------", "-------------------", "------------------------------------");
+    fprintf(out, "| %.22s | %.9s: | %.9s: | %.7s | %.6s: | %.17s: | %.19s: | %.36s |", "----------------------",
+            "---------", "---------", "-------", "------", "-----------------", "-------------------", "------------------------------------");
     fprintf(out, engine ? " %.19s: | %.17s: |\n" : "\n", "-------------------", "-----------------");
     for (size_t i = 0; i < count; i++) {
         const struct bench_result *r = &results[i];
         bench_test_name(&r->test, name);
-        describe_share(s, r, share, sizeof share);
+        bench_share(s, r, share);
         snprintf(rate, sizeof rate, "%.2f ± %.2f", r->figures.mean_rate, r->figures.sd_rate);
         fprintf(out, "| %-22s | %6.2f MiB | %8.2f M | %-7s | %7u | %18s | %*s | %-*s |", type,
                 (double)info->weight_bytes / (1 << 20), (double)info->parameters * 1e-6, "CPU", r->test.threads, name,
@@ -278,48 +280,4 @@ int bench_print(FILE *out, int output, const struct bench_subject *subject, cons
     }
     json_decref(all);
     return status;
-}
-
-void bench_explain(FILE *out, const struct bench_subject *s, const struct bench_result *results, size_t count)
-{
-    const struct bench_model *model = s->model;
-    const struct lathe_model_info *info = &model->info;
-    double output = (double)info->vocab_tokens * info->embedding_width, body = (double)info->parameters - output;
-    fprintf(out,
-            "\nHow the limits come about\n\n"
-            "A test can't be quicker than reading what it must read, nor than multiplying what it must multiply; both can\n"
-            "go on at once, so the slower of the two bounds. Everything is counted at its least:\n\n"
-            "  bytes       a forward reads all weights once, %.1f MB, whatever its rows, and of each sequence its keys and\n"
-            "              values, %.0f bytes a position (%s); chunks of a prompt but the last leave the output matrix out\n"
-            "  operations  a row takes 2 × %.1f M for the layers' weights, 2 × %.1f M for the output matrix if it gives a\n"
-            "              token, and 4 × %u layers × %u heads × %u for each key that it sees\n"
-            "  types       products with weights: %s; attention: f32. Seconds: the sum of operations of each type over\n"
-            "              that type's peak (where the processor has no int8 products: f32's)\n\n"
-            "Measured at the start, the best of several rounds. What could pass a limit: a model that fits the last cache;\n"
-            "4-bit products summed in 16 bits, on AVX2. An embedding beside the output matrix counts as read, though it isn't.\n",
-            (double)info->weight_bytes * 1e-6, model->kv_bytes_per_token, s->kv_type, body > 0 ? body * 1e-6 : 0,
-            info->parameters ? output * 1e-6 : 0, info->layers, info->heads, info->head_width,
-            model->arithmetic == BENCH_INT8 ? "int8" : "f32");
-    for (size_t i = 0; i < count; i++) {
-        const struct bench_result *r = &results[i];
-        const struct bench_machine *m = r->machine;
-        double tokens = bench_test_tokens(&r->test);
-        char name[BENCH_NAME_BYTES], share[80];
-        if (!m || !r->limit.bound)
-            continue;
-        bench_test_name(&r->test, name);
-        describe_share(s, r, share, sizeof share);
-        fprintf(out,
-                "\n%s, %u thread%s (buffer of %zu MB, last cache %zu MB):\n"
-                "  memory      %.1f MB over %.1f GB/s = %.2f ms: %.0f t/s\n"
-                "  arithmetic  %.2f G of f32 over %.0f G/s (%s) + %.2f G of int8 over %.0f G/s (%s) = %.2f ms: %.0f t/s\n"
-                "  measured    %.2f ms: %.1f t/s, %s\n",
-                name, m->threads, m->threads == 1 ? "" : "s", m->buffer_bytes / 1000000, m->cache_bytes / 1000000,
-                r->demand.bytes * 1e-6, m->read_bytes_s * 1e-9, r->limit.memory_s * 1e3,
-                r->limit.memory_s > 0 ? tokens / r->limit.memory_s : 0, r->demand.ops[BENCH_F32] * 1e-9,
-                m->ops_s[BENCH_F32] * 1e-9, m->set[BENCH_F32], r->demand.ops[BENCH_INT8] * 1e-9, m->ops_s[BENCH_INT8] * 1e-9,
-                m->set[BENCH_INT8], r->limit.arithmetic_s * 1e3,
-                r->limit.arithmetic_s > 0 ? tokens / r->limit.arithmetic_s : 0, r->figures.mean_ns * 1e-6, r->figures.mean_rate,
-                share);
-    }
 }

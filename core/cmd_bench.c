@@ -6,11 +6,8 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "bench.h"
-#include "interrupt.h"
 
 static const char usage[] =
     "usage: lathe bench -m MODEL [options]\n"
@@ -49,10 +46,7 @@ struct wishes {
     const char *model;
     struct list prompts, generated, depths, sequences, threads;
     struct list pair_prompts, pair_generated;
-    uint32_t repetitions, chunk;
-    int32_t kv_dtype;
-    int output, arithmetic; /* arithmetic −1: by the model */
-    bool engine, explain, no_limits;
+    struct bench_wishes bench;
     struct stage_overrides overrides;
 };
 
@@ -131,8 +125,8 @@ static int add_pair(const char *text, struct wishes *w)
     struct list pair = { .count = 0 };
     int status = add_values("-pg", text, 1, 1 << 20, &pair);
     if (!status && (pair.count != 2 || w->pair_prompts.count == BENCH_MAX_VALUES))
-        status = command_usage("bench", "-pg %s: a prompt's tokens and the generated ones, 512,128, are expected, at most %d times",
-                               text, BENCH_MAX_VALUES);
+        status = command_usage("bench", "-pg %s: a prompt's tokens and the generated ones, 512,128, are expected, at most %d "
+                               "times", text, BENCH_MAX_VALUES);
     if (!status) {
         w->pair_prompts.values[w->pair_prompts.count++] = pair.values[0];
         w->pair_generated.values[w->pair_generated.count++] = pair.values[1];
@@ -169,24 +163,24 @@ static int parse_option(int c, struct wishes *w)
     case 'd': return set_values("-d", optarg, 0, most, &w->depths);
     case 'b': return set_values("-b", optarg, 1, 4096, &w->sequences);
     case 't': return set_values("-t", optarg, 1, 1024, &w->threads);
-    case 'r': return set_number("-r", optarg, 1, BENCH_MAX_REPETITIONS, &w->repetitions);
+    case 'r': return set_number("-r", optarg, 1, BENCH_MAX_REPETITIONS, &w->bench.repetitions);
     case OPTION_PAIR: return add_pair(optarg, w);
-    case OPTION_UBATCH: return set_number("--ubatch", optarg, 1, 1 << 16, &w->chunk);
+    case OPTION_UBATCH: return set_number("--ubatch", optarg, 1, 1 << 16, &w->bench.chunk);
     case OPTION_KV_TYPE:
         chosen = choose("--kv-type", optarg, kv_types, 3, "f32, f16 or q8_0");
-        w->kv_dtype = chosen >= 0 ? dtypes[chosen] : 0;
+        w->bench.kv_dtype = chosen >= 0 ? dtypes[chosen] : 0;
         break;
     case 'o':
         chosen = choose("-o", optarg, outputs, 5, "table, json, csv or sql");
-        w->output = chosen == 4 ? BENCH_TABLE : chosen; /* llama-bench's word for a table */
+        w->bench.output = chosen == 4 ? BENCH_TABLE : chosen; /* llama-bench's word for a table */
         break;
     case OPTION_ARITHMETIC:
         chosen = choose("--arithmetic", optarg, arithmetics, 2, "int8 or f32");
-        w->arithmetic = chosen;
+        w->bench.arithmetic = chosen;
         break;
-    case OPTION_ENGINE: w->engine = true; break;
-    case OPTION_EXPLAIN: w->explain = true; break;
-    case OPTION_NO_LIMITS: w->no_limits = true; break;
+    case OPTION_ENGINE: w->bench.engine = true; break;
+    case OPTION_EXPLAIN: w->bench.explain = true; break;
+    case OPTION_NO_LIMITS: w->bench.no_limits = true; break;
     case OPTION_SET:
         if (overrides_add(&w->overrides, optarg, &err))
             return command_usage("bench", "%s", err.message);
@@ -206,7 +200,7 @@ static int parse(int argc, char **argv, struct wishes *w)
 {
     *w = (struct wishes){
         .prompts = { { 512 }, 1 }, .generated = { { 128 }, 1 }, .depths = { { 0 }, 1 }, .sequences = { { 1 }, 1 },
-        .threads = { { processors() }, 1 }, .repetitions = 5, .chunk = 512, .kv_dtype = LATHE_F32, .arithmetic = -1,
+        .threads = { { processors() }, 1 }, .bench = { .repetitions = 5, .chunk = 512, .kv_dtype = LATHE_F32, .arithmetic = -1 },
     };
     for (int i = 1; i < argc; i++) { /* llama-bench's words of two letters and one dash */
         static char pair[] = "--pg", ubatch[] = "--ubatch";
@@ -228,13 +222,7 @@ static int parse(int argc, char **argv, struct wishes *w)
 
 /* ── the tests ─────────────────────────────────────────────────────────────────────── */
 
-struct plan {
-    struct bench_test tests[BENCH_MAX_TESTS];
-    size_t count;
-    bool full;
-};
-
-static void add_test(struct plan *plan, uint32_t prompt, uint32_t generated, uint32_t sequences, uint32_t depth,
+static void add_test(struct bench_plan *plan, uint32_t prompt, uint32_t generated, uint32_t sequences, uint32_t depth,
                      uint32_t threads)
 {
     if (prompt + generated == 0)
@@ -245,7 +233,7 @@ static void add_test(struct plan *plan, uint32_t prompt, uint32_t generated, uin
 }
 
 /* Prompts alone are of one sequence: several would be the same, one after the other. */
-static int make_plan(const struct wishes *w, struct plan *plan)
+static int make_plan(const struct wishes *w, struct bench_plan *plan)
 {
     for (size_t t = 0; t < w->threads.count; t++)
         for (size_t d = 0; d < w->depths.count; d++) {
@@ -257,7 +245,8 @@ static int make_plan(const struct wishes *w, struct plan *plan)
                     add_test(plan, 0, w->generated.values[i], w->sequences.values[b], depth, threads);
             for (size_t i = 0; i < w->pair_prompts.count; i++)
                 for (size_t b = 0; b < w->sequences.count; b++)
-                    add_test(plan, w->pair_prompts.values[i], w->pair_generated.values[i], w->sequences.values[b], depth, threads);
+                    add_test(plan, w->pair_prompts.values[i], w->pair_generated.values[i], w->sequences.values[b], depth,
+                             threads);
         }
     if (plan->full)
         return command_usage("bench", "more than %d tests: ask for fewer at once", BENCH_MAX_TESTS);
@@ -266,120 +255,7 @@ static int make_plan(const struct wishes *w, struct plan *plan)
     return 0;
 }
 
-/* ── running ───────────────────────────────────────────────────────────────────────── */
-
-static int stopped(struct lathe_error *err)
-{
-    return interrupt_wanted() ? lathe_fail(err, LATHE_ECANCELLED, "interrupted") : LATHE_OK;
-}
-
-/* A forward and, if wished, the engine in turn, so that what else the machine does falls on both. */
-static int run_test(const struct wishes *w, const struct bench_engine *engine, struct bench_result *r, struct lathe_error *err)
-{
-    struct bench_forward *forward;
-    double tokens = bench_test_tokens(&r->test), engine_seconds = 0, engine_forward = 0, ignored;
-    int status = bench_forward_open(engine->loaded->model, &r->test, engine->chunk, engine->kv_dtype, &forward, err);
-    if (status)
-        return status;
-    r->engine = w->engine && bench_engine_can(&r->test);
-    r->when_s = (int64_t)time(NULL);
-    if (!(status = bench_forward_fill(forward, err)))
-        status = bench_forward_run(forward, UINT32_MAX, 4, &ignored, err);
-    for (uint32_t i = 0; !status && i < w->repetitions; i++) {
-        struct bench_engine_result through;
-        if ((status = stopped(err)) ||
-            (status = bench_forward_run(forward, UINT32_MAX, UINT32_MAX, &r->samples.seconds[i], err)))
-            break;
-        r->samples.count++;
-        if (!r->engine)
-            continue;
-        if ((status = bench_engine_run(engine, &r->test, &through, err)))
-            break;
-        r->engine_samples.seconds[r->engine_samples.count++] = through.seconds * tokens / through.tokens;
-        engine_seconds += through.seconds;
-        engine_forward += through.forward_s;
-    }
-    bench_forward_close(forward);
-    bench_figures(&r->samples, tokens, &r->figures);
-    bench_figures(&r->engine_samples, tokens, &r->engine_figures);
-    r->engine_own_share = engine_seconds > 0 ? 1 - engine_forward / engine_seconds : 0;
-    return status;
-}
-
-static int measure_machines(const struct plan *plan, struct bench_result *results, struct bench_machine *machines,
-                            struct lathe_error *err)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < plan->count; i++) {
-        size_t k = 0;
-        while (k < count && machines[k].threads != plan->tests[i].threads)
-            k++;
-        int status = k == count ? bench_machine_measure(plan->tests[i].threads, &machines[count++], err) : LATHE_OK;
-        if (status)
-            return status;
-        results[i].machine = &machines[k];
-    }
-    return LATHE_OK;
-}
-
-static void show_progress(const struct wishes *w, const struct plan *plan, size_t i)
-{
-    char name[BENCH_NAME_BYTES] = "";
-    if (!isatty(STDERR_FILENO))
-        return;
-    if (i < plan->count)
-        bench_test_name(&plan->tests[i], name);
-    fprintf(stderr, i < plan->count ? "\r\033[K%zu of %zu: %s, %u times" : "\r\033[K", i + 1, plan->count, name, w->repetitions);
-}
-
-/* Quantized weights stay so, unless the model's option `compute` says that it turns them into floats.
- * A model without that option computes in float32. */
-static int arithmetic_of(const struct wishes *w, const struct loaded_model *loaded)
-{
-    const struct lathe_plugin *plugin = loaded->model->plugin;
-    if (w->arithmetic >= 0)
-        return w->arithmetic;
-    json_t *options = json_loads(loaded->model->options_json, 0, NULL);
-    const char *compute = json_string_value(json_object_get(options, "compute"));
-    bool int8 = plugin->option_count && compute && strcmp(compute, "blas") && strcmp(compute, "float") &&
-                strchr(loaded->info.quantization, 'Q');
-    json_decref(options);
-    return int8 ? BENCH_INT8 : BENCH_F32;
-}
-
-static int run_tests(const struct wishes *w, const struct plan *plan, const struct bench_engine *engine, struct lathe_error *err)
-{
-    static const char *const kv_types[] = { [LATHE_F32] = "f32", [LATHE_F16] = "f16", [LATHE_Q8_0] = "q8_0" };
-    const struct loaded_model *loaded = engine->loaded;
-    struct bench_result *results = calloc(plan->count, sizeof *results);
-    struct bench_machine *machines = calloc(plan->count, sizeof *machines);
-    struct bench_model model = { .info = loaded->info, .arithmetic = arithmetic_of(w, loaded), .chunk = engine->chunk };
-    struct bench_subject subject = { &model, loaded->path, kv_types[w->kv_dtype] };
-    int status = results && machines ? LATHE_OK : lathe_fail(err, LATHE_ENOMEM, "no memory for %zu results", plan->count);
-    model.kv_bytes_per_token = (double)loaded->info.kv_bytes_per_token *
-                               (w->kv_dtype == LATHE_F16 ? 0.5 : w->kv_dtype == LATHE_Q8_0 ? 34.0 / 128 : 1);
-    if (!status && !w->no_limits && loaded->info.weight_bytes) /* a model without weights only simulates */
-        status = measure_machines(plan, results, machines, err);
-    interrupt_watch(NULL);
-    for (size_t i = 0; !status && i < plan->count; i++) {
-        struct bench_result *r = &results[i];
-        show_progress(w, plan, i);
-        r->test = plan->tests[i];
-        bench_demand(&model, &r->test, &r->demand);
-        status = run_test(w, engine, r, err);
-        if (!status && r->machine)
-            bench_limit(r->machine, &r->demand, bench_test_tokens(&r->test), &r->limit);
-    }
-    show_progress(w, plan, plan->count);
-    interrupt_unwatch();
-    if (!status)
-        status = bench_print(stdout, w->output, &subject, results, plan->count, err);
-    if (!status && w->explain)
-        bench_explain(w->output == BENCH_TABLE ? stdout : stderr, &subject, results, plan->count);
-    free(results);
-    free(machines);
-    return status;
-}
+/* ── all together ──────────────────────────────────────────────────────────────────── */
 
 static int choose_stages(const struct wishes *w, struct stage *stages, struct lathe_error *err)
 {
@@ -391,11 +267,11 @@ static int choose_stages(const struct wishes *w, struct stage *stages, struct la
     return status;
 }
 
-static int bench(const struct wishes *w, const struct plan *plan, struct lathe_error *err)
+static int bench(const struct wishes *w, const struct bench_plan *plan, struct lathe_error *err)
 {
     struct stage stages[LATHE_KIND_FRONTEND + 1] = { 0 };
     struct loaded_model loaded = { 0 };
-    struct bench_engine engine = { .loaded = &loaded, .stages = stages, .chunk = w->chunk, .kv_dtype = w->kv_dtype };
+    struct bench_engine engine = { .loaded = &loaded, .stages = stages, .chunk = w->bench.chunk, .kv_dtype = w->bench.kv_dtype };
     int status = registry_open(NULL, &engine.registry, err);
     if (status)
         return status;
@@ -403,7 +279,7 @@ static int bench(const struct wishes *w, const struct plan *plan, struct lathe_e
     if (!status)
         status = loaded_model_open(engine.registry, &stages[LATHE_KIND_MODEL], &stages[LATHE_KIND_TOKENIZER], &loaded, err);
     if (!status)
-        status = run_tests(w, plan, &engine, err);
+        status = bench_run(&w->bench, plan, &engine, err);
     loaded_model_close(&loaded);
     for (int kind = 0; kind <= LATHE_KIND_FRONTEND; kind++)
         stage_clear(&stages[kind]);
@@ -415,7 +291,7 @@ int cmd_bench(int argc, char **argv)
 {
     struct wishes wishes;
     struct lathe_error err = { 0 };
-    static struct plan plan;
+    static struct bench_plan plan;
     int status = parse(argc, argv, &wishes);
     if (status == 0)
         status = make_plan(&wishes, &plan);

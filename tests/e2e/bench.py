@@ -91,12 +91,16 @@ def engine(folder):
         row = rows[name]
         check(f"{name} went through the engine", row["engine_avg_ts"] > 0 and 0 < row["engine_own_share"] < 1
               and len(row["engine_samples_ts"]) == 2)
+        parts = [row[f"engine_{part}_share"] for part in ("sample", "schedule", "reserve")]
+        check(f"{name}: the parts are within its own share", min(parts) >= 0 and sum(parts) <= row["engine_own_share"] + 1e-9)
     check("a prompt behind a context can't be told apart, and is null", rows["pp32 @ d40"]["engine_avg_ts"] is None)
     check("its databases are gone", os.listdir(folder) == [])
     slow = bench("--set", SIM, "-p", "0", "-n", "10", "-b", "4", "-r", "1", "--engine", "-o", "json", tmp=folder)
     row = json.loads(slow.stdout)[0]
     check("forty tokens of a simulated model take ten steps of its time at least",
           row["engine_avg_ns"] >= 10 * 1400e3 and near(row["avg_ns"], 1040e3 + 9 * 1400e3))
+    told = bench("--set", "model=tiny", "-p", "0", "-n", "4", "-r", "1", "--engine", "--explain", tmp=folder)
+    check("--explain tells the parts", "tg4 through the engine: of a step the model has" in told.stdout)
     missing = bench("--set", "model=tiny", "-p", "0", "-n", "4", "-r", "1", "--engine", tmp=folder + "/absent")
     check("no place for the database is a sentence", missing.returncode == 1 and "TMPDIR" in missing.stderr
           and missing.stderr.count("\n") == 1)

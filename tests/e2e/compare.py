@@ -99,6 +99,9 @@ def absent(folder):
     for name in ("ctranslate2", "openvino_genai", "onnxruntime_genai"):
         found = re.search(rf"^{name} \(.*\), tg4: left out: (.*)$", r.stderr, re.M)
         check(f"{name} or its model isn't there", found and (f"no {name}" in found[1] or "is expected" in found[1]))
+    tiny = run("--lathe-options", "--set model=tiny", "--tests", "tg4", "--rounds", "2", "-t", "1")
+    check("lathe's share of the limit is told, and the machine", re.search(r"\| \d+% of what (memory|f32 arithmetic) allows \|", tiny.stdout)
+          and "GB/s read" in tiny.stdout)
     bad = run("--peer", "vllm=/bin/true")
     check("an unknown peer is a sentence", bad.returncode == 1 and bad.stderr.count("\n") == 1 and "one of ctranslate2, llama_cpp" in bad.stderr)
     bad = run("--tests", "xx5")

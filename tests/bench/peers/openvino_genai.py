@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""OpenVINO GenAI with continuous batching, by a Python that has it: --folder is the exported model (int8 or int4)."""
+"""OpenVINO GenAI with continuous batching, by a Python that has it: --folder is the exported model (int8 or int4);
+without one it reads the GGUF file itself, in a precision of its choice."""
 import pathlib
 import sys
 
@@ -17,12 +18,13 @@ def main():
         import openvino_genai
     except ImportError:
         peer.absent("this Python has no openvino_genai")
-    if not (pathlib.Path(a.folder) / "openvino_model.xml").exists():
-        peer.absent(f"{a.folder or 'no folder'}: a model exported for OpenVINO is expected")
+    where = a.folder or a.m
+    if not (pathlib.Path(where) / "openvino_model.xml").exists() and not (where.endswith(".gguf") and pathlib.Path(where).exists()):
+        peer.absent(f"{where}: a model exported for OpenVINO, or a GGUF file, is expected")
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.cache_size = 2
     scheduler.enable_prefix_caching = False
-    pipeline = openvino_genai.ContinuousBatchingPipeline(a.folder, scheduler, "CPU", {"INFERENCE_NUM_THREADS": a.t})
+    pipeline = openvino_genai.ContinuousBatchingPipeline(where, scheduler, "CPU", {"INFERENCE_NUM_THREADS": a.t})
 
     def call(prompt, generated, sequences):
         wish = openvino_genai.GenerationConfig()
