@@ -118,6 +118,18 @@ table = {(int(row["run_id"]), int(row["id"])): row["trace_id"] for row in csv.Di
 check("one trace id in all three formats", chrome == otlp == table and len(otlp) == sql["request"])
 
 
+odd = ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", "00-" + "0" * 32 + "-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-" + "0" * 16 + "-01",
+       "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01x")
+for text in odd:
+    db.execute("update request set correlation_id = ? where run_id = 1 and id = 2", (text,))
+    db.commit()
+    call("export", "x.db", "-f", "otlp", "-o", "odd.jsonl", "--run", "1")
+    again = next(s for s in spans_of((here / "odd.jsonl").read_text().splitlines()) if s["has"].get("lathe.request") == 2)
+    check(f"no traceparent: {text[:20]}…", again["traceId"] not in (text[3:35], given["traceId"]) and "parentSpanId" not in again, again)
+db.execute("update request set correlation_id = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01' where run_id = 1 and id = 2")
+db.commit()
+
+
 # ── the official protobufs ───────────────────────────────────────────────────────────────
 def parse(text):
     """OTLP's JSON has ids in hexadecimal, protobuf's own in base64: this is the one difference."""
