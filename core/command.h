@@ -25,6 +25,7 @@ int cmd_generate(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_logits(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
 int cmd_plugins(int argc, char **argv);
 int cmd_services(int argc, char **argv);
 int cmd_new(int argc, char **argv);

@@ -186,7 +186,8 @@ static int bind_model(struct engine *e, struct lathe_error *err)
         .head_width = e->model_info.head_width,
         .kv_dtypes = e->model_info.kv_dtypes,
         .key_mass = e->tells_mass,
-        .unrotated = e->model_info.kv_dtypes != 0 && !e->by_length, /* a model that says how it keeps keys can turn them when it reads */
+        .unrotated = e->model_info.kv_dtypes != 0, /* a model that says how it keeps keys can turn them when it reads;
+                                                      one that looks at lengths alone has none to turn */
     };
     e->geometry = (struct lathe_kv_geometry){ .kv_dtype = p->kv_dtype };
     int status = e->kv->layout(e->kv_self, &demand, &e->geometry, err);

@@ -77,7 +77,7 @@ struct engine_params {
     uint32_t output_queue;       /* pieces a request may be ahead of its reader; 0: 64 */
     uint64_t kv_memory_bytes;    /* 0: as the kvcache's options say */
     uint32_t threads;            /* 0: the model's own option */
-    int32_t kv_dtype;            /* LATHE_F32 (0) or LATHE_F16 */
+    int32_t kv_dtype;            /* LATHE_F32 (0), LATHE_F16 or LATHE_Q8_0: unless the kvcache says another */
     uint64_t seed;               /* of the run */
     uint32_t replica;
     int attach_model;            /* its model isn't replica 0's, and no replica before it has it */

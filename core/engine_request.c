@@ -175,7 +175,7 @@ static void leave(struct engine *e, struct live *live, int reason, int64_t now_n
     e->stats.finished++;
     e->stats.failed += reason == LATHE_FINISH_ERROR;
     request_record(e, live, now_ns);
-    if (live->teacher)
+    if (live->teacher && !e->by_length)
         request_record_likelihood(e, live);
     tell_end(e, live, now_ns);
 }
@@ -219,7 +219,9 @@ void request_token(struct engine *e, struct live *live, struct lathe_sampled sam
     const char *text;
     size_t bytes;
 
-    if (live->teacher) {
+    if (live->teacher && e->by_length) {
+        sampled.token = live->tokens[r->prompt_tokens + r->output_tokens];
+    } else if (live->teacher) {
         int32_t given = live->tokens[r->prompt_tokens + r->output_tokens];
         if (sampled.token != given) {
             char why[ERROR_BYTES];

@@ -158,7 +158,7 @@ static int check_plan(struct engine *e, struct lathe_error *err)
  * can go, whoever gave its room away may have it back. */
 static int fill(struct engine *e, int64_t now_ns, struct lathe_error *err)
 {
-    for (uint32_t tries = 0; tries <= e->params.max_requests; tries++) {
+    for (uint32_t tries = 0; tries <= 2 * e->params.max_requests; tries++) {
         e->plan.count = 0;
         e->plan.wake_ns = INT64_MAX;
         memory_begin_plan(e);
@@ -172,6 +172,7 @@ static int fill(struct engine *e, int64_t now_ns, struct lathe_error *err)
                 break;
             e->barring = false;
         }
+        e->lets_in = e->params.batch_requests; /* what a victim gave up may be for whoever waits */
         step_look(e, now_ns);
         if ((status = rank(e, now_ns, err)) != LATHE_OK)
             return status;

@@ -149,13 +149,17 @@ static int output_length(struct engine *e, const struct engine_submit *submit, s
     return LATHE_OK;
 }
 
-/* An answer that is given (teacher forcing) waits in the slot's tokens, where it will come out. */
+/* An answer that is given (teacher forcing) waits in the slot's tokens, where it will come out. A simulated
+ * model has no opinion of it: there it only says which tokens lie in the cache. */
 static int given_tokens(struct engine *e, const struct engine_submit *submit, struct live *live, struct lathe_error *err)
 {
     live->teacher = submit->forced_tokens != NULL;
     if (!live->teacher)
         return LATHE_OK;
-    if (e->picks || !live->req.tokens)
+    if (!live->req.tokens)
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "an answer is given to a prompt of which only the length is known; give "
+                          "the prompt's tokens too");
+    if (e->picks && !e->by_length)
         return lathe_fail(err, LATHE_EUNSUPPORTED, "model/%s picks its tokens itself: an answer can be given to a model with "
                           "logits only", e->params.parts.model->plugin->name);
     if (live->forced == 0)

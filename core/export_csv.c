@@ -105,8 +105,8 @@ static int write_tables(sqlite3 *db, const struct export_arguments *a, const str
             all += rows;
     }
     static const struct { const char *name, *query; } packed[] = {
-        { "attention", "SELECT * FROM attention ORDER BY run_id, request_id, position, layer, head" },
-        { "attention_weights", "SELECT * FROM attention_weights ORDER BY run_id, request_id, position, layer, head, key" },
+        { "attention", "SELECT * FROM attention ORDER BY run_id, request_id, position, layer, head, probe_id" },
+        { "attention_weights", "SELECT * FROM attention_weights ORDER BY run_id, request_id, position, layer, head, key, probe_id, number" },
     };
     for (size_t i = 0; a->plain && i < sizeof packed / sizeof *packed && !status; i++, count++) {
         status = write_file(db, a, packed[i].name, packed[i].query, &rows, err);

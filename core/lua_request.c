@@ -200,8 +200,6 @@ static void read_forced(lua_State *L, int request, int job_index, const struct r
     if (lua_getfield(L, request, "forced") != LUA_TNIL) {
         if (submit->max_output_tokens || submit->forced_output_tokens)
             lua_fail(L, "%s: \"forced\" says how many tokens come out: leave out max_tokens and output_tokens", what);
-        if (job->clock_kind == CLOCK_KIND_VIRTUAL)
-            lua_fail(L, "%s: \"forced\" wants a model that computes with tokens, and a real clock", what);
         submit->forced_tokens = keep_ids(L, job_index, what, "forced", &count);
         if (count < 1 || count > 1 << 24)
             lua_fail(L, "%s: \"forced\" should have 1 to %d token ids, but has %zu", what, 1 << 24, count);

@@ -52,6 +52,9 @@ static const struct command commands[] = {
 #ifdef HAVE_CMD_EVAL
     { "eval", "perplexity of a text", cmd_eval },
 #endif
+#ifdef HAVE_CMD_BENCH
+    { "bench", "tokens a second, beside what the machine allows", cmd_bench },
+#endif
     { "plugins", "what stages there are, with their options", cmd_plugins },
 #ifdef HAVE_CMD_SERVICES
     { "services", "what can be called by name, and what its messages hold", cmd_services },

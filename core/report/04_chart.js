@@ -51,21 +51,19 @@ function stairs(xs, ys, x, y, left, right) {
   return last === null ? '' : d + `H${right}`;
 }
 
-function bandPath(s, x, y, left, right) {
-  const top = stairs(s.xs, s.high, x, y, left, right).replace(/M[\d.]+ [\d.]+V[\d.]+M[\d.]+ [\d.]+/g, '');
+// A staircase's corners, one pair a half pixel: where it stood before and where it stands after.
+function corners(xs, ys, x, y, left, right) {
   const points = [];
-  let last = null, column = -1;
-  for (let i = 0; i < s.xs.length; i++) {
-    const px = Math.round(Math.min(Math.max(x(s.xs[i]), left), right) * 2) / 2, py = Math.round(y(s.low[i]) * 4) / 4;
-    if (px === column && i < s.xs.length - 1) { last = py; continue; }
-    if (last !== null) points.push([px, last]);
-    points.push([px, py]);
-    last = py;
-    column = px;
+  for (let i = 0; i < xs.length; i++) {
+    const px = Math.round(Math.min(Math.max(x(xs[i]), left), right) * 2) / 2, py = Math.round(y(ys[i]) * 4) / 4, last = points[points.length - 1];
+    if (last && last[0] === px) last[1] = py;
+    else points.push(...(last ? [[px, last[1]]] : []), [px, py]);
   }
-  points.push([right, last]);
-  return top + points.reverse().map(p => 'L' + p[0] + ' ' + p[1]).join('') + 'Z';
+  points.push([right, points[points.length - 1][1]]);
+  return points;
 }
+
+const bandPath = (s, x, y, left, right) => 'M' + [...corners(s.xs, s.high, x, y, left, right), ...corners(s.xs, s.low, x, y, left, right).reverse()].map(p => p[0] + ' ' + p[1]).join('L') + 'Z';
 
 function chart(host, label) {
   let options = null, at = null;

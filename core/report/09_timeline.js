@@ -261,9 +261,14 @@ function startTimeline() {
     model = timelineModel(run, replica);
     selected = -1;
     replace(byId('timeline-step'));
-    replace(notes, ...[thinned('request', run.requests_shown.count, run.requests_shown.every), windowed(), thinned('step', run.steps.count, run.steps.every, 'lathe report --window FROM,TO has all steps of some seconds.')].filter(Boolean).map(note));
+    replace(notes, ...[thinned('request', run.requests_shown.count, run.requests_shown.every), windowed(), thinned('step', run.steps.count, run.steps.every, 'Fewer runs (--run) or some seconds (--window) have them all.')].filter(Boolean).map(note));
     readout.textContent = hint();
     all();
+    if (report.window[1] !== null && report.window[0] < model.end) {
+      from = Math.max(model.begin, report.window[0]);
+      to = Math.min(model.end, report.window[1]);
+      limit();
+    }
   }
   const runSelect = byId('timeline-run'), replicaSelect = byId('timeline-replica');
   choose(runSelect, runs.map(run => [run.id, runName(run)]));

@@ -12,7 +12,8 @@
  * way: there are no victims but those that a scheduler chooses, whose range goes.
  *
  * Waste: usage() tells reserved and filled, whose difference is what was reserved and not come to. Of what
- * is free, figures tell at each refusal how much (kv_free_tokens) and the largest gap (kv_gap_tokens).
+ * is free, figures tell when somebody is refused how much (kv_free_tokens) and the largest gap (kv_gap_tokens),
+ * if either has changed.
  *
  * Cost: admit and release O(requests that are in), all else O(1). A table is a piece of one list of all
  * blocks, as a range's blocks follow each other. */
@@ -40,6 +41,7 @@ struct contiguous {
     struct kvmap_wishes wishes;
     uint32_t reserve_tokens;
     int free_figure, gap_figure;
+    uint32_t told_free, told_gap; /* what the figures said last, in blocks */
     uint32_t max_requests, context_tokens, block_tokens, blocks;
     uint32_t in;       /* requests that have a range */
     struct slot *slots; /* by index; (max_requests) */
@@ -147,8 +149,11 @@ static int admit(void *self, const struct lathe_request *req, uint32_t *cached, 
                           "%u requests that it was laid out for", req->index, (unsigned long long)req->id, c->max_requests);
     want = range_of(c, req);
     if (!find_gap(c, want, &place, &first, &largest)) {
-        c->host->record(c->host->context, c->free_figure, (double)free_blocks(c) * c->block_tokens);
-        c->host->record(c->host->context, c->gap_figure, (double)largest * c->block_tokens);
+        if (free_blocks(c) != c->told_free || largest != c->told_gap) { /* who waits asks at every step */
+            c->host->record(c->host->context, c->free_figure, (double)free_blocks(c) * c->block_tokens);
+            c->host->record(c->host->context, c->gap_figure, (double)largest * c->block_tokens);
+            c->told_free = free_blocks(c), c->told_gap = largest;
+        }
         return lathe_fail(err, LATHE_EBLOCKS, "kvcache contiguous: request %llu wants %u blocks in a row; %u of %u are "
                           "free, at most %u in a row", (unsigned long long)req->id, want, free_blocks(c), c->blocks,
                           largest);

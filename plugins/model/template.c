@@ -118,7 +118,8 @@ static int context_create(void *self, const struct lathe_context_params *params,
     if (!c)
         return lathe_fail(err, LATHE_ENOMEM, "model template: no memory for a context");
     c->model = m;
-    c->limits = (struct forward_limits){ *params, VOCAB, 1, 1, 1, 1 };
+    c->limits = (struct forward_limits){ .params = *params, .vocab_tokens = VOCAB, .embedding_width = 1, .layers = 1,
+                                         .heads = 1, .kv_heads = 1, .head_width = 1 };
     c->batch.rows = lathe_alloc_array(m->host, params->batch_tokens, sizeof *c->batch.rows);
     c->batch.slice_rows = lathe_alloc_array(m->host, params->batch_slices, sizeof *c->batch.slice_rows);
     c->batch.slice_kept = lathe_alloc_array(m->host, params->batch_slices, sizeof *c->batch.slice_kept);

@@ -4,9 +4,9 @@
  * Weights are drawn from Philox by (seed, tensor, element), so the same seed is the same
  * model everywhere. Everything that an engine can ask of a model is really done, by plain
  * loops: keys and values in blocks, grouped heads, rotary positions, kept lists by request,
- * layer or head, keys rotated when read, masses, padding, KV operations, all probe formats of
- * heads. Rows are computed one by one, each in the same order of operations whatever else is
- * in the batch: the same tokens give the same bits.
+ * layer or head, keys rotated when read, masses, padding, KV operations, all probe formats,
+ * all interventions. Rows are computed one by one, each in the same order of operations
+ * whatever else is in the batch: the same tokens give the same bits.
  *
  *     x = embedding[token]                       (width)
  *     each layer: x += Wo · attention(Wq·n, Wk·n, Wv·n),  n = x / rms(x)
@@ -17,7 +17,9 @@
 #include <time.h>
 
 #include <forward/batch.h>
+#include <forward/edit.h>
 #include <forward/kv.h>
+#include <forward/layers.h>
 #include <forward/probe.h>
 #include <lathe/host.h>
 #include <lathe/random.h>
@@ -50,6 +52,7 @@ struct tiny_context {
     int unrotated;          /* keys are stored as projected, and rotated when they are read */
     float *x, *q, *own;     /* (batch_tokens, width); own: keys and values of padding rows */
     float *weights;         /* (context_tokens) */
+    float *value_norms;     /* (context_tokens): for the probe of values */
     uint64_t forwards;
 };
 
@@ -137,7 +140,7 @@ static int tiny_describe(void *self, const void *in, void *out, struct lathe_err
         .architecture = "tiny", .name = "tiny", .quantization = "F32",
         .layers = t->layers, .heads = t->heads, .kv_heads = t->kv_heads, .head_width = HEAD_WIDTH,
         .embedding_width = t->width, .vocab_tokens = VOCAB, .context_tokens = t->context,
-        .probe_formats = 1u << LATHE_PROBE_SUMMARY | 1u << LATHE_PROBE_TOP | 1u << LATHE_PROBE_FULL,
+        .probe_formats = FORWARD_HEAD_FORMATS | FORWARD_LAYER_FORMATS, .interventions = FORWARD_INTERVENTIONS,
         .parameters = t->weights, .weight_bytes = t->weights * sizeof(float),
         .kv_bytes_per_token = forward_kv_bytes_per_token(&shape, LATHE_F32), .kv_dtypes = 1u << LATHE_F32,
     };
@@ -159,6 +162,7 @@ static void tiny_context_destroy(void *context)
     lathe_free(host, c->q);
     lathe_free(host, c->own);
     lathe_free(host, c->weights);
+    lathe_free(host, c->value_norms);
     lathe_free(host, c);
 }
 
@@ -181,7 +185,11 @@ static int tiny_context_create(void *self, const struct lathe_context_params *pa
     if (!c)
         return lathe_fail(err, LATHE_ENOMEM, "model tiny: no memory for a context of %zu bytes", sizeof *c);
     c->model = t;
-    c->limits = (struct forward_limits){ *params, VOCAB, t->width, t->layers, t->heads, t->kv_heads };
+    c->limits = (struct forward_limits){ .params = *params, .vocab_tokens = VOCAB, .embedding_width = t->width,
+                                         .layers = t->layers, .heads = t->heads, .kv_heads = t->kv_heads,
+                                         .head_width = HEAD_WIDTH,
+                                         .probe_formats = FORWARD_HEAD_FORMATS | FORWARD_LAYER_FORMATS,
+                                         .interventions = FORWARD_INTERVENTIONS };
     c->unrotated = (params->kv_flags & LATHE_KV_KEYS_UNROTATED) != 0;
     size_t rows = params->batch_tokens, row = t->width * sizeof(float);
     c->batch.rows = lathe_alloc_array(host, rows, sizeof *c->batch.rows);
@@ -192,8 +200,9 @@ static int tiny_context_create(void *self, const struct lathe_context_params *pa
     c->q = lathe_alloc_array(host, rows, row);
     c->own = lathe_alloc_array(host, rows, 2 * row);
     c->weights = lathe_alloc_array(host, params->context_tokens, sizeof(float));
+    c->value_norms = lathe_alloc_array(host, params->context_tokens, sizeof(float));
     if (!c->batch.rows || !c->batch.slice_rows || !c->batch.slice_kept || !c->batch.slice_mass || !c->x || !c->q || !c->own ||
-        !c->weights)
+        !c->weights || !c->value_norms)
         status = lathe_fail(err, LATHE_ENOMEM, "model tiny: no memory for the scratch of %u rows", params->batch_tokens);
     else
         status = forward_kv_open(&c->kv, host, &shape, params, err);
@@ -292,32 +301,70 @@ static void attend(struct tiny_context *c, uint32_t r, uint32_t l, uint32_t head
     uint32_t kv_head = head / (t->heads / t->kv_heads), set = forward_set(&c->batch, l, kv_head);
     float room[HEAD_WIDTH], *masses = forward_masses(&c->batch, row->slice, set);
     const float *q = c->q + (size_t)r * t->width + head * HEAD_WIDTH;
+    uint32_t probed = forward_probed(&c->batch, row, l, head);
     float *w = c->weights, largest = -INFINITY, sum = 0, dot = 0;
+    int went = 0;
     for (uint32_t j = 0; j < row->keys; j++) {
         const float *k = key_at(c, row->slice, set, j, l, kv_head, room);
         w[j] = 0;
         for (uint32_t i = 0; i < HEAD_WIDTH; i++)
             w[j] += q[i] * k[i];
         w[j] /= sqrtf((float)HEAD_WIDTH);
-        largest = w[j] > largest ? w[j] : largest;
     }
+    if (row->edits)
+        went = forward_edit_keys(&c->batch, row, l, head, w);
+    if (probed & FORWARD_BEFORE_SOFTMAX)
+        forward_probe_scores(&c->batch, row, l, head, w);
+    if (row->edits)
+        forward_edit_uniform(&c->batch, row, l, head, w);
+    for (uint32_t j = 0; j < row->keys; j++)
+        largest = w[j] > largest ? w[j] : largest;
     for (uint32_t j = 0; j < row->keys; j++) {
         float score = w[j] - largest;
         w[j] = expf(score);
         sum += w[j];
         dot += w[j] * score;
     }
+    if (went)
+        forward_edit_weights(row, w);
     memset(y, 0, HEAD_WIDTH * sizeof(float));
     for (uint32_t j = 0; j < row->keys; j++) {
         const float *v = kv_row(c, slice, forward_key_position(&c->batch, row->slice, set, j), l, 1, kv_head);
-        for (uint32_t i = 0; i < HEAD_WIDTH; i++)
+        float squares = 0;
+        for (uint32_t i = 0; i < HEAD_WIDTH; i++) {
             y[i] += w[j] / sum * v[i];
+            squares += v[i] * v[i];
+        }
+        c->value_norms[j] = sqrtf(squares);
     }
     for (uint32_t j = 0; masses && j < row->keys; j++)
         masses[j] += w[j] / sum;
-    if (forward_probed(&c->batch, row, l, head)) {
-        struct forward_weights weights = { w, 1 / sum, logf(sum) - dot / sum, set };
+    if (probed & FORWARD_AFTER_SOFTMAX) {
+        struct forward_weights weights = { w, 1 / sum, logf(sum) - dot / sum, set, c->value_norms };
         forward_probe_pack(&c->batch, row, l, head, &weights);
+    }
+}
+
+/* x += n, the layer's attention or MLP. */
+static void add(struct tiny_context *c, const struct forward_row *row, uint32_t l, uint32_t kind, float *x, const float *n)
+{
+    uint32_t width = c->model->width;
+    float before[MAX_WIDTH], factor = row->edits ? forward_edit_factor(&c->batch, row, l, kind) : 1;
+    memcpy(before, x, width * sizeof(float));
+    for (uint32_t i = 0; i < width; i++)
+        x[i] += factor * n[i];
+    if (row->layer_probes)
+        forward_layer_added(&c->batch, row, l, kind == LATHE_MLP_SCALE ? FORWARD_FEED : FORWARD_ATTENTION, x, before);
+}
+
+static void probe_layer(struct tiny_context *c, const struct forward_row *row, uint32_t l, const float *x)
+{
+    float n[MAX_WIDTH], logits[VOCAB];
+    forward_layer_ends(&c->batch, row, l, x);
+    if (forward_layer_wants(&c->batch, row, l) >> LATHE_PROBE_LENS & 1) {
+        normalize(n, x, c->model->width);
+        multiply(logits, c->model->output, n, VOCAB, c->model->width);
+        forward_lens_pack(&c->batch, row, l, logits);
     }
 }
 
@@ -335,16 +382,23 @@ static void finish_layer(struct tiny_context *c, uint32_t r, uint32_t l)
         else
             attend(c, r, l, h, y + h * HEAD_WIDTH);
     }
+    if (row->edits)
+        forward_edit_heads(&c->batch, row, l, y);
+    if (row->layer_probes)
+        forward_layer_heads(&c->batch, row, l, x, y);
     multiply(n, t->layer[l].o, y, t->width, t->width);
-    for (uint32_t i = 0; i < t->width; i++)
-        x[i] += n[i];
+    add(c, row, l, LATHE_ATTENTION_SCALE, x, n);
     normalize(n, x, t->width);
     multiply(up, t->layer[l].up, n, 2 * t->width, t->width);
     for (uint32_t i = 0; i < 2 * t->width; i++)
         up[i] = up[i] > 0 ? up[i] : 0;
     multiply(n, t->layer[l].down, up, t->width, 2 * t->width);
-    for (uint32_t i = 0; i < t->width; i++)
-        x[i] += n[i];
+    add(c, row, l, LATHE_MLP_SCALE, x, n);
+    const float *patch = row->edits ? forward_edit_patch(&c->batch, row, l) : NULL;
+    if (patch)
+        memcpy(x, patch, t->width * sizeof(float));
+    if (row->layer_probes)
+        probe_layer(c, row, l, x);
 }
 
 static void write_outputs(struct tiny_context *c)

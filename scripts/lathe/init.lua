@@ -3,6 +3,9 @@
 --
 --   lathe.model { "llama", path = "smollm2-135m" }   weights and tokenizer, loaded once
 --   lathe.run { model = …, scheduler = "sjf", workload = …, seed = 1 }   one run, and a handle to ask
+--                                                    forced = { ids } in a request gives its answer: r:perplexity()
+--                                                    trace = { probes = { { format = "hidden" } }, kv = 10 }: r:activations, r:write_npy
+--                                                    interventions = { { "head_scale", layers = { 5 }, heads = { 3 }, factor = 0 } }
 --   lathe.fleet { replicas = 8, router = "p2c", … }  the same with so many replicas of the model behind a router
 --                                                    disaggregate = { prefill = 2, transfer_us_per_token = 10 } parts them
 --   lathe.sweep { name = …, grid = { … }, seeds = 10, run = function(p) return { … } end }   many runs, and what they say
@@ -18,7 +21,7 @@
 --   lathe.print(rows)                                a table with aligned columns
 --   lathe.json.encode(value), lathe.json.decode(text)
 --
--- The rest is in lathe.workload, lathe.stats, lathe.swift. How sweeps go stands in lathe/sweep.lua.
+-- The rest is in lathe.workload, lathe.stats, lathe.attention, lathe.swift. How sweeps go stands in lathe/sweep.lua.
 local check   = require "lathe.check"
 local core    = require "lathe.core"
 local passage = require "lathe.passage"

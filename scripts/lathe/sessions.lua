@@ -14,12 +14,14 @@
 -- answer comes, so that arrivals are the same for every policy. Tokens are synthetic ids below 256,
 -- functions of (seed, session, place), and so are the "answers" in later prompts: what the model
 -- really says is not fed back. An answer that is written has output-many tokens, so lengths agree.
+-- `forced = true` makes the model say just those tokens, so that a prefix cache finds a turn's prompt
+-- and its answer in the next.
 local check   = require "lathe.check"
 local random  = require "lathe.random"
 local source  = require "lathe.source"
 
 local FIELDS <const> = { "rate", "sessions", "turns", "think", "system", "prompt", "output", "max_prompt", "seed", "seeds", "each",
-                         "predicted" }
+                         "predicted", "forced" }
 local IDS <const> = 256
 local STREAM_PROMPTS <const>, STREAM_OUTPUTS <const>, STREAM_TURNS <const>, STREAM_TOKENS <const> = 1, 2, 7, 8 -- of purpose lengths
 
@@ -69,7 +71,9 @@ return function(t)
       request.output_tokens = output:draw(seeds.outputs, stream(STREAM_OUTPUTS, session), turn)
       if t.predicted then request.predicted = request.output_tokens end
       requests[#requests + 1] = request
+      local asked = #said
       extend(said, request.output_tokens, seeds.prompts, session)
+      if t.forced then request.forced, request.output_tokens = table.move(said, asked + 1, #said, 1, {}), nil end
     end
   end
   if #requests == 0 then check.number(what, { max_prompt = limit }, "max_prompt", system + 1, 1 << 24) end
@@ -79,5 +83,6 @@ return function(t)
   end)
   return { name = "sessions", requests = requests,
            parameters = { rate = rate, sessions = count, turns = turns, think = think, system = { tokens = system, groups = groups },
-                          prompt = prompt, output = output, max_prompt = t.max_prompt, predicted = t.predicted, seeds = seeds } }
+                          prompt = prompt, output = output, max_prompt = t.max_prompt, predicted = t.predicted, forced = t.forced,
+                          seeds = seeds } }
 end

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""`lathe logits` and `lathe eval`: the golden numbers through the command line, windows, and bad usage."""
+"""`lathe logits` and `lathe eval`: the golden numbers through the command line, windows, and bad usage; and what
+the engine says of the same tokens, given one by one."""
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import tempfile
 lathe, source = os.environ["LATHE"], pathlib.Path(os.environ["LATHE_SOURCE"])
 failures = []
 TINY = ("--set", "model=tiny")
+FLOAT32 = ("--set", "model=llama:compute=blas")  # as the golden data
 
 
 def run(*words, text=None):
@@ -72,16 +74,33 @@ check("eval's figures agree with each other", abs(whole["nll"] * 359 - whole["nl
 check("windows are stated", parts["windows"] == 7 and parts["scored"] == 359 and parts["context"] == 100 and parts["stride"] == 50)
 check("eval in words", b"perplexity" in text.stdout and b"stride" in text.stdout, text)
 
+# The engine, one step a token: the same likelihood, whatever keeps the keys while it has room for all.
+ids = [(i * 7) % 50 + 3 for i in range(1, 61)]
+path = source / "tests/data/zoo/llama-f32.gguf"
+with tempfile.TemporaryDirectory() as folder:
+    script = pathlib.Path(folder) / "given.lua"
+    script.write_text(f"""local lathe = require "lathe"
+local ids, model = {{ {", ".join(map(str, ids))} }}, lathe.model {{ "llama", path = "{path}" }}
+for _, kvcache in ipairs {{ "paged", "contiguous", "sinks", "h2o", "prefix" }} do
+  print(math.log(lathe.run {{ model = model, kvcache = kvcache, trace = false,
+    workload = {{ {{ tokens = {{ ids[1] }}, forced = table.move(ids, 2, #ids, 1, {{}}) }} }} }}:perplexity()))
+end
+""")
+    r = run("run", "-q", str(script))
+    expected = json.loads(run("eval", "-m", str(path), "--ids", ",".join(map(str, ids)), "--json").stdout)["nll"]
+    found = list(map(float, r.stdout.split()))
+    check("given to the engine token by token, it is as likely", len(found) == 5 and max(abs(x - expected) for x in found) < 1e-5, r)
+
 model = next((p for p in [*(pathlib.Path(f) / "smollm2-135m.gguf" for f in os.environ.get("LATHE_MODELS", "").split(":") if f),
                           source / "models/smollm2-135m.gguf"] if p.exists()), None)
 if model:
     worst = 0
     for prompt in json.loads((source / "tests/data/golden_logits.json").read_text())["prompts"]:
-        r = run("logits", "-m", str(model), "--ids", "-", "--top", "20", "--json", text=json.dumps(prompt["ids"]))
+        r = run("logits", "-m", str(model), *FLOAT32, "--ids", "-", "--top", "20", "--json", text=json.dumps(prompt["ids"]))
         found = {x["id"]: x["logprob"] for x in json.loads(r.stdout)}
         worst = max(worst, *(abs(found.get(i, -99) - logprob) for i, logprob in prompt["top"][:18]))
         if len(prompt["ids"]) > 1:
-            r = run("eval", "-m", str(model), "--ids", "-", "--json", text=json.dumps(prompt["ids"]))
+            r = run("eval", "-m", str(model), *FLOAT32, "--ids", "-", "--json", text=json.dumps(prompt["ids"]))
             worst = max(worst, abs(json.loads(r.stdout)["nll_total"] - prompt["nll"]) / len(prompt["ids"]))
     check(f"the real model agrees with transformers (within {worst:.1e})", worst <= 0.001)
 else:

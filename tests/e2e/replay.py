@@ -83,7 +83,10 @@ do
   b:await()
 end
 run("9 given answers", { { tokens = { 1, 2, 3 }, forced = { 7, 257, 9, 11 } }, { tokens = { 4 }, forced = { 5 } }, { tokens = { 6 }, max_tokens = 3 } },
-    { trace = { tokens = "all", kv = 2, probes = { { format = "top", layers = { 0 }, top_k = 3 }, { format = "full", requests = { 2 } } } } })
+    { trace = { tokens = "all", kv = 2, probes = { { format = "top", layers = { 0 }, top_k = 3 }, { format = "full", requests = { 2 } },
+                                                   { format = "hidden" } } },
+      interventions = { { "mlp_scale", layers = { 1 }, factor = 0.5, requests = { 1 } }, { "keys_drop", keys = { 1, 0 }, positions = { 2 } },
+                        { "head_set", layers = { 0 }, heads = { 1 }, positions = { 1, 2 }, values = { 1, 2, 3, 4, 5, 6, 7, 8.5 } } } })
 """)
 r = call("run", "-q", "--database", "x.db", "make.lua")
 check("runs are made", r.returncode == 0 and r.stderr == "", r)
@@ -102,7 +105,9 @@ check("its own sampling is kept", '"temperature":1.5' in rows("x.db", "select sa
 
 again = rows("results/replay.db", "select max(id) from run")[0][0]
 for table, columns in (("token", "request_id, position, token, logprob"), ("score", "request_id, name, value, n"),
-                       ("attention_token", "request_id, position, probe_id, data"), ("probe", "id, layers, heads, format, top_k")):
+                       ("attention_token", "request_id, position, probe_id, data"), ("probe", "id, layers, heads, format, top_k"),
+                       ("layer_token", "request_id, position, probe_id, data"),
+                       ("intervention", "id, kind, layers, heads, factor, keys, first_position, last_position")):
     of = f"select {columns} from {table} where run_id = %d order by 1, 2, 3"
     check(f"given answers: {table} is the same", rows("x.db", of % 9) == rows("results/replay.db", of % again) != [])
 check("given answers are scored", rows("x.db", "select request_id, n from score where run_id = 9") == [(1, 4), (2, 1)])

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import sqlite3
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -241,12 +242,24 @@ try:
         shown = values("#run-table", key)
         check(f"run table: {key} is run_latency's", len(shown) == 2 and all(near(s, a[place]) for s, a in zip(shown, answers)), (shown, answers))
     figures = {"ttft": "(first_token_ns - planned_ns) / 1e6", "e2e": "(finish_ns - planned_ns) / 1e6", "tpot": "(finish_ns - first_token_ns) / 1e6 / nullif(output_tokens - 1, 0)"}
+    inside = """const paths = [...document.querySelectorAll('#latency-chart path')], svg = paths[0].ownerSVGElement;
+        return paths.filter(p => p.dataset.series).every((curve, i) => {
+          const band = paths.filter(p => !p.dataset.series)[i], length = curve.getTotalLength();
+          for (let k = 1; k < 400; k++) {
+            const at = curve.getPointAtLength(length * k / 400), dash = svg.createSVGPoint();
+            [dash.x, dash.y] = [at.x, at.y];
+            const by = [[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]].some(([x, y]) => { dash.x = at.x + x; dash.y = at.y + y; return band.isPointInFill(dash); });
+            if (!by) return false;
+          }
+          return true;
+        })"""
     for name, expression in figures.items():
         js("document.querySelector(`#latency-figure input[value=${arguments[0]}]`).click()", name)
         answers = sql("many.db", f"select count({expression}), avg({expression}), percentile({expression}, 50), percentile({expression}, 90), percentile({expression}, 99), max({expression}) from request group by run_id")
         for place, key in enumerate(("n", "mean", "p50", "p90", "p99", "max")):
             shown = values("#latency-table", key)
             check(f"latency table: {name} {key} is sqlite3's", len(shown) == 2 and all(near(s, a[place]) for s, a in zip(shown, answers)), (shown, answers))
+        check(f"{name}: each curve lies within its band", js(inside))
         check(f"{name}: a curve and a band a run", js("return document.querySelectorAll('#latency-chart path').length") == 4)
     js("document.querySelector('#latency-figure input[value=e2e]').click()")
     svg = driver.find_element(By.CSS_SELECTOR, "#latency-chart svg")
@@ -477,7 +490,31 @@ try:
     seen = js("const s = JSON.parse(document.getElementById('data').textContent).runs[0].steps; return [s.count, s.every, s.id.count, s.members.step.count]")
     answer = sql("many.db", "select count(*), 1, count(*), sum(requests) from step where run_id = 1 and end_ns >= 20000000000 and start_ns <= 20500000000")[0]
     check("all its steps with all their requests", seen == [int(v) for v in answer] and "from 20 to 20.5" in text("#timeline").replace("20.50", "20.5"), (seen, answer))
+    canvas = driver.find_element(By.CSS_SELECTOR, "#timeline canvas")
+    check("and the timeline begins there", near(canvas.get_attribute("data-from"), 20, 1e-3) and near(canvas.get_attribute("data-to"), 20.5, 1e-3))
     quiet("a window")
+
+    # Scores before the softmax may be negative, and are no weights to take means of.
+    shutil.copy(here / "runs.db", here / "scores.db")
+    scores = sqlite3.connect(here / "scores.db")
+    scores.execute("update probe set measure = 'score' where run_id = 2")
+    data = scores.execute("select data, keys from attention_token where run_id = 2 and request_id = 1 and position = 2").fetchone()
+    cells = [-3.5, 2.25, 0.5]
+    scores.execute("update attention_token set data = ? where run_id = 2 and request_id = 1 and position = 2",
+                   (struct.pack("<12e", *[c * (h + 1) for h in range(4) for c in cells]),))
+    scores.commit()
+    r = call("report", "scores.db", "--run", "2")
+    check("scores are a report too", r.returncode == 0 and len(data[0]) == 24, r)
+    open_page("scores")
+    bring("attention")
+    canvas = driver.find_element(By.CSS_SELECTOR, "#attention-map canvas")
+    press(canvas, Keys.ARROW_UP)
+    for _ in range(int(js("return document.querySelector('#attention-map .readout').textContent.match(/Query (\\d+)/)[1]")) - 2):
+        canvas.send_keys(Keys.ARROW_UP)
+    frames()
+    check("a score is told with its sign", "score before the softmax −3.5" in text("#attention-map .readout"), text("#attention-map .readout"))
+    check("there are no means to choose heads by", not by("attention-figure").is_displayed())
+    quiet("scores")
 
     # ── choices of the command line ──────────────────────────────────────────────────────
     r = call("report", "runs.db", "-o", "some.html", "--run", "2,5", "--compare", "1,2", "--request", "2")

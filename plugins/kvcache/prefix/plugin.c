@@ -166,7 +166,6 @@ static void forget(void *self)
 static void usage(void *self, struct lathe_kv_usage *u)
 {
     struct prefix *p = self;
-    uint64_t evicted = atomic_load_explicit(&p->blocks.evicted, memory_order_relaxed);
     *u = (struct lathe_kv_usage){
         .blocks_total = p->blocks.shape.blocks,
         .blocks_used = atomic_load_explicit(&p->blocks.used, memory_order_relaxed),
@@ -174,8 +173,7 @@ static void usage(void *self, struct lathe_kv_usage *u)
         .blocks_shared = atomic_load_explicit(&p->blocks.shared, memory_order_relaxed),
         .reserved_tokens = atomic_load_explicit(&p->reserved_tokens, memory_order_relaxed),
         .filled_tokens = atomic_load_explicit(&p->filled_tokens, memory_order_relaxed),
-        .evicted_blocks = evicted,
-        .evicted_tokens = evicted * p->block_tokens,
+        .evicted_blocks = atomic_load_explicit(&p->blocks.evicted, memory_order_relaxed), /* idle: nobody's positions */
         .hit_tokens = atomic_load_explicit(&p->hit_tokens, memory_order_relaxed),
         .looked_up_tokens = atomic_load_explicit(&p->looked_up_tokens, memory_order_relaxed),
     };

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <forward/batch.h>
+#include <forward/edit.h>
 #include <forward/kept.h>
 
 static int check_spans(const struct lathe_forward_in *in, struct lathe_error *err)
@@ -21,6 +22,9 @@ static int check_spans(const struct lathe_forward_in *in, struct lathe_error *er
         { "outputs", in->outputs, 4, 4 },
         { "kept", in->kept, 4, 4 },
         { "probes", in->probes, sizeof(struct lathe_probe), _Alignof(struct lathe_probe) },
+        { "interventions", in->interventions, sizeof(struct lathe_intervention), _Alignof(struct lathe_intervention) },
+        { "intervention_floats", in->intervention_floats, 4, 4 },
+        { "intervention_keys", in->intervention_keys, 4, 4 },
     };
     for (size_t i = 0; i < sizeof spans / sizeof *spans; i++)
         if (!lathe_span_check(&in->head, spans[i].span, spans[i].bytes, spans[i].align))
@@ -53,17 +57,22 @@ static int check_probe(const struct forward_limits *limits, const struct lathe_p
         return lathe_fail(err, LATHE_EINVAL, "forward: probe %u has format %u, every %u, first position %d; formats are "
                           "1 to %d, the others at least 1 and 0", p->id, p->format, p->every, p->first_position,
                           LATHE_PROBE_FORMATS - 1);
+    if (!(limits->probe_formats >> p->format & 1))
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "forward: probe %u has format %u, which this model doesn't offer",
+                          p->id, p->format);
+    if (p->format == LATHE_PROBE_HIDDEN && p->width != limits->embedding_width)
+        return lathe_fail(err, LATHE_EINVAL, "forward: probe %u says that hidden states have %u elements; they have %u",
+                          p->id, p->width, limits->embedding_width);
     if ((p->format == LATHE_PROBE_TOP || p->format == LATHE_PROBE_LENS) && (p->top_k == 0 || p->top_k > 1024))
         return lathe_fail(err, LATHE_EINVAL, "forward: probe %u asks for the top %u; 1 to 1024 can be had", p->id,
                           p->top_k);
     if (limits->layers > LATHE_PROBE_MAX_LAYERS || limits->heads > LATHE_PROBE_MAX_HEADS)
         return lathe_fail(err, LATHE_EUNSUPPORTED, "forward: a probe names at most %d layers and %d heads; the model has %u "
                           "and %u", LATHE_PROBE_MAX_LAYERS, LATHE_PROBE_MAX_HEADS, limits->layers, limits->heads);
-    for (uint32_t i = 0; i < LATHE_PROBE_MAX_LAYERS; i++)
-        if ((i >= limits->layers && lathe_probe_has(p->layers, i)) ||
-            (i >= limits->heads && lathe_probe_has(p->heads, i)))
-            return lathe_fail(err, LATHE_EINVAL, "forward: probe %u names layer or head %u; the model has %u layers of "
-                              "%u heads", p->id, i, limits->layers, limits->heads);
+    uint32_t layer = forward_beyond(p->layers, limits->layers), head = forward_beyond(p->heads, limits->heads);
+    if (layer < 256 || head < 256)
+        return lathe_fail(err, LATHE_EINVAL, "forward: probe %u names layer or head %u; the model has %u layers of "
+                          "%u heads", p->id, layer < 256 ? layer : head, limits->layers, limits->heads);
     return 0;
 }
 
@@ -149,6 +158,8 @@ static int check_slice(const struct forward_limits *limits, const struct lathe_f
                           LATHE_MAX_PROBES);
     for (uint32_t i = 0; i < probes && !status; i++)
         status = check_probe(limits, &b->probes[slice->probe + i], err);
+    if (!status && slice->interventions)
+        status = forward_edits_check_slice(b, slice, err);
     return status;
 }
 
@@ -167,7 +178,9 @@ static void number_rows(struct forward_batch *b, uint32_t s, uint64_t room, uint
         row->position = padding ? 0 : slice->first_position + (int32_t)i;
         row->keys = padding ? 1 : before + i + 1;
         row->record = FORWARD_NO_RECORD;
-        row->probes = 0;
+        row->probes = row->layer_probes = 0;
+        row->edits = slice->interventions ? forward_edits_at(b, slice, row->position) : 0;
+        b->edits |= row->edits;
         for (uint32_t k = 0; k < probes; k++) {
             const struct lathe_probe *probe = &b->probes[slice->probe + k];
             if (!lathe_probe_wants(probe, row->position))
@@ -177,6 +190,8 @@ static void number_rows(struct forward_batch *b, uint32_t s, uint64_t room, uint
                 if (!row->probes)
                     row->record = 1 + *attention;
                 row->probes |= (uint32_t)1 << k;
+                if (lathe_probe_of_layers(probe->format))
+                    row->layer_probes |= (uint32_t)1 << k;
                 memset(b->attention + *attention + bytes - 16, 0, 16); /* what heads leave of the last 16 */
                 *(struct lathe_attention_row *)(void *)(b->attention + *attention) = (struct lathe_attention_row){
                     .request = slice->request, .position = row->position, .keys = row->keys, .probe = probe->id,
@@ -186,6 +201,7 @@ static void number_rows(struct forward_batch *b, uint32_t s, uint64_t room, uint
             }
             *attention += bytes;
         }
+        b->layer_probed += row->layer_probes != 0;
     }
 }
 
@@ -233,9 +249,17 @@ int forward_batch_check(const struct forward_limits *limits, const struct lathe_
     b->kept = elements(in, in->kept);
     b->outputs = elements(in, in->outputs);
     b->probes = elements(in, in->probes);
+    b->interventions = elements(in, in->interventions);
+    b->intervention_floats = elements(in, in->intervention_floats);
+    b->intervention_keys = elements(in, in->intervention_keys);
+    b->intervention_count = in->interventions.count;
+    b->limits = limits;
     b->op_count = in->kv_ops.count;
     b->slice_count = (uint32_t)in->slices.count;
-    b->row_count = b->probed_rows = 0;
+    b->row_count = b->probed_rows = b->layer_probed = 0;
+    b->edits = 0;
+    if (b->intervention_count && (status = forward_edits_check(in, b, err)))
+        return status;
     int32_t scope = limits->params.kv_scope;
     b->layer_sets = scope == LATHE_KV_REQUEST ? 0 : lathe_kv_sets(scope, 1, limits->kv_heads);
     b->head_sets = scope == LATHE_KV_HEAD;

@@ -20,7 +20,9 @@
 
 struct forward_limits {
     struct lathe_context_params params;
-    uint32_t vocab_tokens, embedding_width, layers, heads, kv_heads;
+    uint32_t vocab_tokens, embedding_width, layers, heads, kv_heads, head_width;
+    uint32_t probe_formats; /* what the model offers, as in lathe_model_info; */
+    uint32_t interventions; /* anything else is refused */
 };
 
 enum { FORWARD_NO_RECORD = 0 };
@@ -32,6 +34,8 @@ struct forward_row {
     uint32_t token;
     uint64_t record;  /* 1 + its first record's offset in the attention region; FORWARD_NO_RECORD */
     uint32_t probes;  /* bit i: the slice's i-th probe wants this row; a record each, in order */
+    uint32_t layer_probes; /* those of them whose format has a part a layer */
+    uint64_t edits;   /* bit i: interventions[i] holds for this row */
 };
 
 struct forward_batch {
@@ -40,8 +44,14 @@ struct forward_batch {
     const int32_t *tokens, *blocks, *kept;
     const uint32_t *outputs;
     const struct lathe_probe *probes;
-    uint64_t op_count;
+    const struct lathe_intervention *interventions;
+    const float *intervention_floats;
+    const int32_t *intervention_keys;
+    const struct forward_limits *limits;
+    uint64_t op_count, intervention_count;
+    uint64_t edits;            /* of all rows: 0 is a forward without interventions */
     uint32_t slice_count, row_count, probed_rows;
+    uint32_t layer_probed;     /* rows that a probe of layers wants */
     struct forward_row *rows;  /* caller's, params.batch_tokens of them */
     uint32_t *slice_rows;      /* caller's, params.batch_slices: first row of each slice */
     uint32_t *slice_kept;      /* caller's, params.batch_slices: kept positions before first_position, of each set */
@@ -71,6 +81,17 @@ static inline uint32_t forward_probe_count(const struct lathe_slice *slice)
     if (slice->probe == LATHE_NO_PROBE || slice->flags & LATHE_SLICE_PADDING)
         return 0;
     return slice->probe_count ? slice->probe_count : 1;
+}
+
+/* The first bit at or beyond `count` that a mask of layers or heads has set; 256: none. */
+static inline uint32_t forward_beyond(const uint64_t mask[4], uint32_t count)
+{
+    for (uint32_t i = count / 64; i < 4; i++) {
+        uint64_t word = i == count / 64 ? mask[i] & UINT64_MAX << count % 64 : mask[i];
+        if (word)
+            return i * 64 + (uint32_t)__builtin_ctzll(word);
+    }
+    return 256;
 }
 
 /* The set of kept positions that a KV head of a layer looks at. */

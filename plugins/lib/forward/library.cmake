@@ -1,1 +1,1 @@
-target_link_libraries(${target} PRIVATE m)
+target_link_libraries(${target} PRIVATE lathe_kernels m)

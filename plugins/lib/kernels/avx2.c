@@ -13,6 +13,8 @@
 #define SWAPPED(v) _mm256_permute_ps(v, 0xb1)
 #define TWICE(p) _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))
 #define LARGER(a, b) _mm256_max_ps(a, b)
+#define EQUAL(a, b) (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ))
+#define REACHES(a, b) (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ))
 
 static inline float sum_lanes(__m256 v)
 {

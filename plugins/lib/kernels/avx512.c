@@ -15,6 +15,8 @@
     _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),                          \
                           _mm512_castps256_ps512(_mm256_loadu_ps(p)))
 #define LARGER(a, b) _mm512_max_ps(a, b)
+#define EQUAL(a, b) (uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ)
+#define REACHES(a, b) (uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)
 #define SUM(v) _mm512_reduce_add_ps(v)
 #define LARGEST(v) _mm512_reduce_max_ps(v)
 #define MOST_ROWS 6

@@ -61,6 +61,16 @@ struct kernels {
     void (*half_to_float)(float *out, const uint16_t *in, size_t n);
     void (*float_to_half)(uint16_t *out, const float *in, size_t n);
     void (*quantize_q8_0)(void *row, const float *in, size_t n); /* whole blocks; the same bytes in all */
+
+    /* out = a · x as halves, values beyond ±65504 as these. */
+    void (*scale_to_half)(uint16_t *out, const float *x, float a, size_t n);
+    float (*sum)(const float *x, size_t n);
+    /* The first element that equals `value`: its index; n: none does. */
+    size_t (*find)(const float *x, size_t n, float value);
+    /* A number that at least k of the elements reach, as large as a quick look gives; −∞ where none does. */
+    float (*reached_by)(const float *x, size_t n, size_t k);
+    /* Writes the indexes of the elements ≥ least, ascending, to `at` (n); returns how many. */
+    size_t (*reaching)(const float *x, size_t n, float least, uint32_t *at);
 };
 
 extern const struct kernels kernels_plain;

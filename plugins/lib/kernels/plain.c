@@ -125,6 +125,45 @@ static void float_to_half(uint16_t *out, const float *in, size_t n)
         out[i] = half_of_float(in[i]);
 }
 
+static void scale_to_half(uint16_t *out, const float *x, float a, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float y = a * x[i];
+        out[i] = half_of_float(y > 65504.0f ? 65504.0f : y < -65504.0f ? -65504.0f : y);
+    }
+}
+
+static float sum(const float *x, size_t n)
+{
+    float all = 0;
+    for (size_t i = 0; i < n; i++)
+        all += x[i];
+    return all;
+}
+
+static size_t find(const float *x, size_t n, float value)
+{
+    size_t i = 0;
+    while (i < n && x[i] != value)
+        i++;
+    return i;
+}
+
+static float reached_by(const float *x, size_t n, size_t k)
+{
+    (void)x, (void)n, (void)k;
+    return -INFINITY;
+}
+
+static size_t reaching(const float *x, size_t n, float least, uint32_t *at)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        if (x[i] >= least)
+            at[count++] = (uint32_t)i;
+    return count;
+}
+
 const struct kernels kernels_plain = {
     .name = "plain",
     .rows = MOST_ROWS,
@@ -143,4 +182,9 @@ const struct kernels kernels_plain = {
     .half_to_float = half_to_float,
     .float_to_half = float_to_half,
     .quantize_q8_0 = quantize_q8_0,
+    .scale_to_half = scale_to_half,
+    .sum = sum,
+    .find = find,
+    .reached_by = reached_by,
+    .reaching = reaching,
 };

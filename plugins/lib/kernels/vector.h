@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The kernels in vectors of LANES floats: one body, included by avx2.c and avx512.c, which
  * define V (the vector type), LANES, LOAD, STORE, ALL (one number in all lanes), FMA (a·b + c),
- * LARGER, SUM and LARGEST (across lanes), SUMS (of four vectors, side by side), MOST_ROWS
+ * LARGER, SUM and LARGEST (across lanes), EQUAL and
+ * REACHES (a bit a lane), SUMS (of four vectors, side by side), MOST_ROWS
  * (3 or 6: as many rows of a product's tile as there are registers for), TWICE (LANES / 2 numbers, each twice),
  * SWAPPED (neighbours exchanged), FMADDSUB (a·b − c in even lanes, a·b + c in odd ones), scale_bytes and
  * scale_bytes_add; and, if sixteen floats can be looked up, LOOK_UP and SIXTEEN (0 … 15:
@@ -20,6 +21,8 @@
 
 typedef uint32_t VU __attribute__((vector_size(LANES * 4)));
 
+enum { WEIGH_ROWS = MOST_ROWS == 6 ? 4 : 2 }; /* as many as there are registers for */
+
 static inline V exp_lanes(V x)
 {
     x = LARGER(x, ALL(-87.0f));
@@ -36,35 +39,56 @@ static inline V exp_lanes(V x)
     return (V)((VU)y + ((VU)z << 23));
 }
 
+/* `rows` rows of y, four vectors wide: their sums stay in registers, each row of v is loaded once for all. */
+static inline __attribute__((always_inline)) void weigh_tile(float *y, size_t y_stride, const float *p, size_t p_stride, int rows,
+                                                             const float *v, size_t v_stride, size_t n)
+{
+    V sum[WEIGH_ROWS][4];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < 4; c++)
+            sum[r][c] = LOAD(y + (size_t)r * y_stride + c * LANES);
+    for (size_t j = 0; j < n; j++, v += v_stride) {
+        V from[4] = { LOAD(v), LOAD(v + LANES), LOAD(v + 2 * LANES), LOAD(v + 3 * LANES) };
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            V weight = ALL(p[(size_t)r * p_stride + j]);
+            for (int c = 0; c < 4; c++)
+                sum[r][c] = FMA(weight, from[c], sum[r][c]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < 4; c++)
+            STORE(y + (size_t)r * y_stride + c * LANES, sum[r][c]);
+}
+
+/* An element adds its n products in order, however many rows there are. */
 static void weigh(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
                   size_t n, size_t k)
 {
-    for (size_t r = 0; r < m; r++, y += y_stride, p += p_stride) {
+    for (size_t r = 0, rows; r < m; r += rows, y += rows * y_stride, p += rows * p_stride) {
         size_t i = 0;
-        for (; i + 4 * LANES <= k; i += 4 * LANES) {
-            V a = LOAD(y + i), b = LOAD(y + i + LANES), c = LOAD(y + i + 2 * LANES), d = LOAD(y + i + 3 * LANES);
-            for (size_t j = 0; j < n; j++) {
-                const float *row = v + j * v_stride + i;
-                V weight = ALL(p[j]);
-                a = FMA(weight, LOAD(row), a);
-                b = FMA(weight, LOAD(row + LANES), b);
-                c = FMA(weight, LOAD(row + 2 * LANES), c);
-                d = FMA(weight, LOAD(row + 3 * LANES), d);
+        rows = m - r >= WEIGH_ROWS ? WEIGH_ROWS : 1;
+        for (; i + 4 * LANES <= k; i += 4 * LANES)
+            if (rows == 1)
+                weigh_tile(y + i, y_stride, p, p_stride, 1, v + i, v_stride, n);
+            else
+                weigh_tile(y + i, y_stride, p, p_stride, WEIGH_ROWS, v + i, v_stride, n);
+        for (size_t row = 0; row < rows; row++) {
+            float *to = y + row * y_stride;
+            const float *weights = p + row * p_stride;
+            size_t at = i;
+            for (; at + LANES <= k; at += LANES) {
+                V a = LOAD(to + at);
+                for (size_t j = 0; j < n; j++)
+                    a = FMA(ALL(weights[j]), LOAD(v + j * v_stride + at), a);
+                STORE(to + at, a);
             }
-            STORE(y + i, a);
-            STORE(y + i + LANES, b);
-            STORE(y + i + 2 * LANES, c);
-            STORE(y + i + 3 * LANES, d);
+            for (; at < k; at++)
+                for (size_t j = 0; j < n; j++)
+                    to[at] += weights[j] * v[j * v_stride + at];
         }
-        for (; i + LANES <= k; i += LANES) {
-            V a = LOAD(y + i);
-            for (size_t j = 0; j < n; j++)
-                a = FMA(ALL(p[j]), LOAD(v + j * v_stride + i), a);
-            STORE(y + i, a);
-        }
-        for (; i < k; i++)
-            for (size_t j = 0; j < n; j++)
-                y[i] += p[j] * v[j * v_stride + i];
     }
 }
 
@@ -215,10 +239,83 @@ static void float_to_half(uint16_t *out, const float *in, size_t n)
         out[i] = half_of_float(in[i]);
 }
 
+static void scale_to_half(uint16_t *out, const float *x, float a, size_t n)
+{
+    __m256 by = _mm256_set1_ps(a), most = _mm256_set1_ps(65504.0f), least = _mm256_set1_ps(-65504.0f);
+    for (; n >= 8; n -= 8, x += 8, out += 8) {
+        __m256 y = _mm256_max_ps(_mm256_min_ps(_mm256_mul_ps(_mm256_loadu_ps(x), by), most), least);
+        _mm_storeu_si128((__m128i *)(void *)out, _mm256_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+    if (n >= 4) {
+        __m128 y = _mm_mul_ps(_mm_loadu_ps(x), _mm_set1_ps(a));
+        y = _mm_max_ps(_mm_min_ps(y, _mm_set1_ps(65504.0f)), _mm_set1_ps(-65504.0f));
+        _mm_storel_epi64((__m128i *)(void *)out, _mm_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        n -= 4, x += 4, out += 4;
+    }
+    for (size_t i = 0; i < n; i++) {
+        float y = a * x[i];
+        out[i] = half_of_float(y > 65504.0f ? 65504.0f : y < -65504.0f ? -65504.0f : y);
+    }
+}
+
+static float sum_all(const float *x, size_t n)
+{
+    V sums = ALL(0.0f);
+    float sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        sums = sums + LOAD(x + i);
+    for (; i < n; i++)
+        sum += x[i];
+    return sum + SUM(sums);
+}
+
+static size_t find(const float *x, size_t n, float value)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        uint32_t equal = EQUAL(LOAD(x + i), ALL(value));
+        if (equal)
+            return i + (size_t)__builtin_ctz(equal);
+    }
+    while (i < n && x[i] != value)
+        i++;
+    return i;
+}
+
+/* The k-th largest of the lanes' maxima: as many elements, one of each lane, reach it. */
+static float reached_by(const float *x, size_t n, size_t k)
+{
+    if (k > LANES || n < LANES)
+        return -INFINITY;
+    V most = LOAD(x);
+    float lane[LANES], best = -INFINITY;
+    for (size_t i = LANES; i + LANES <= n; i += LANES)
+        most = LARGER(most, LOAD(x + i));
+    STORE(lane, most);
+    for (size_t i = 0; i < LANES; i++)
+        if ((size_t)__builtin_popcount(REACHES(most, ALL(lane[i]))) >= k && lane[i] > best)
+            best = lane[i];
+    return best;
+}
+
+static size_t reaching(const float *x, size_t n, float least, uint32_t *at)
+{
+    size_t count = 0, i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (uint32_t reach = REACHES(LOAD(x + i), ALL(least)); reach; reach &= reach - 1)
+            at[count++] = (uint32_t)i + (uint32_t)__builtin_ctz(reach);
+    for (; i < n; i++)
+        if (x[i] >= least)
+            at[count++] = (uint32_t)i;
+    return count;
+}
+
 #define KERNELS_OF(set)                                                                                               \
     {                                                                                                                 \
         .name = set, .rows = MOST_ROWS, .dequantize = dequantize_lanes, .few = few, .weigh = weigh, .softmax = softmax,                    \
         .rmsnorm = rmsnorm, .swiglu = swiglu, .rope_interleaved = rope_interleaved, .rope_halves = rope_halves,       \
         .scale = scale, .add = add_rows, .half_to_float = half_to_float, .float_to_half = float_to_half,              \
-        .turn_interleaved = turn_interleaved, .turn_halves = turn_halves, .quantize_q8_0 = quantize_q8_0              \
+        .turn_interleaved = turn_interleaved, .turn_halves = turn_halves, .quantize_q8_0 = quantize_q8_0,             \
+        .scale_to_half = scale_to_half, .sum = sum_all, .find = find, .reached_by = reached_by, .reaching = reaching  \
     }

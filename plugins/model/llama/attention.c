@@ -8,9 +8,11 @@
  *     scores → weights, row by row: each row sees its own number of keys, the rest is 0
  *     weights × values (n, head) → results (rows · group, head) → mixed
  *
- * Many queries: keys and values are gathered from their blocks once for the tile and both
- * products are sgemm. Few (decode): blocks are read where they lie. The weights of a row are
- * then all in hand, which is where the probe takes them; it costs one branch where it is off. */
+ * Blocks are read where they lie, and rows pass over those that they don't see: an element's sum is
+ * a matter of its own row, whatever tile it is in. With compute = blas, many queries: keys and values
+ * are gathered from their blocks once for the tile and both products are sgemm. The weights of a row are
+ * then all in hand, which is where interventions change them and the probe takes them; each
+ * costs one branch where it is off. */
 #include <math.h>
 #include <string.h>
 
@@ -25,49 +27,90 @@ struct attention {
     uint32_t layer, first; /* first: item of the wave */
 };
 
-/* Scores to weights in place, with the probe. */
-static void weigh_rows(struct llama_context *c, const struct llama_tile *tile, uint32_t layer, uint32_t kv_head,
+/* |value| of each key, for the probe of values. */
+static void find_value_norms(const struct llama_context *c, const struct llama_keys *from, uint32_t keys,
+                             struct llama_scratch *w)
+{
+    size_t head = c->kv.head_width;
+    for (uint32_t key = 0; key < keys;) {
+        struct llama_rows rows = llama_next_rows(c, from, 1, key, keys, w->panel);
+        for (uint32_t i = 0; i < rows.count; i++, key++) {
+            const float *value = rows.at + i * head;
+            c->model->kernels->few(w->value_norms + key, 1, value, head, 1, value, head, 1, head, 0);
+            w->value_norms[key] = sqrtf(w->value_norms[key]);
+        }
+    }
+}
+
+/* Scores to weights in place, with interventions and the probe of heads. */
+static void weigh_rows(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
                        struct llama_scratch *w, uint32_t keys)
 {
     const struct kernels *k = c->model->kernels;
     uint32_t group = c->model->shape.heads / c->model->shape.kv_heads;
+    uint32_t layer = from->layer;
+    int have_norms = 0, went = 0;
     for (uint32_t t = 0; t < tile->count; t++) {
         const struct forward_row *row = &c->batch.rows[tile->first + t];
         for (uint32_t g = 0; g < group; g++) {
-            float *scores = w->scores + (size_t)(t * group + g) * c->score_stride, entropy;
-            uint32_t head = kv_head * group + g;
-            int probed = forward_probed(&c->batch, row, layer, head);
-            float inverse = 1.0f / k->softmax(scores, row->keys, probed ? &entropy : NULL);
+            float *scores = w->scores + (size_t)(t * group + g) * c->score_stride, entropy = 0;
+            uint32_t head = from->kv_head * group + g, probed = forward_probed(&c->batch, row, layer, head);
+            if (row->edits)
+                went = forward_edit_keys(&c->batch, row, layer, head, scores);
+            if (probed & FORWARD_BEFORE_SOFTMAX)
+                forward_probe_scores(&c->batch, row, layer, head, scores);
+            if (row->edits)
+                forward_edit_uniform(&c->batch, row, layer, head, scores);
+            float inverse = 1.0f / k->softmax(scores, row->keys, probed >> LATHE_PROBE_SUMMARY & 1 ? &entropy : NULL);
+            if (row->edits && went)
+                forward_edit_weights(row, scores);
             memset(scores + row->keys, 0, (keys - row->keys) * sizeof(float));
             w->inverse[t * group + g] = inverse;
-            if (probed) {
-                struct forward_weights weights = { scores, inverse, entropy, forward_set(&c->batch, layer, kv_head) };
+            if (probed & FORWARD_AFTER_SOFTMAX) {
+                struct forward_weights weights = { scores, inverse, entropy, from->set, w->value_norms };
+                if (probed >> LATHE_PROBE_VALUES & 1 && !have_norms) {
+                    find_value_norms(c, from, keys, w);
+                    have_norms = 1;
+                }
                 forward_probe_pack(&c->batch, row, layer, head, &weights);
             }
         }
     }
 }
 
-static void few_queries(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
-                        struct llama_scratch *w, uint32_t queries, uint32_t keys)
+/* The tile's first row that sees key number `key`: rows see ever more. */
+static uint32_t first_row(const struct llama_context *c, const struct llama_tile *tile, uint32_t key)
+{
+    uint32_t t = 0;
+    while (t < tile->count && c->batch.rows[tile->first + t].keys <= key)
+        t++;
+    return t;
+}
+
+static void by_own_kernels(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
+                           struct llama_scratch *w, uint32_t queries, uint32_t keys)
 {
     const struct kernels *k = c->model->kernels;
-    size_t head = c->kv.head_width;
+    size_t head = c->kv.head_width, stride = c->score_stride, group = queries / tile->count;
     for (uint32_t key = 0; key < keys;) {
         struct llama_rows rows = llama_next_rows(c, from, 0, key, keys, w->panel);
-        k->few(w->scores + key, c->score_stride, w->queries, head, queries, rows.at, head, rows.count, head, 0);
+        size_t q = first_row(c, tile, key) * group;
+        k->few(w->scores + q * stride + key, stride, w->queries + q * head, head, queries - q, rows.at, head, rows.count, head,
+               0);
         key += rows.count;
     }
-    weigh_rows(c, tile, from->layer, from->kv_head, w, keys);
+    weigh_rows(c, tile, from, w, keys);
     memset(w->results, 0, queries * head * sizeof(float));
     for (uint32_t key = 0; key < keys;) {
         struct llama_rows rows = llama_next_rows(c, from, 1, key, keys, w->panel);
-        k->weigh(w->results, head, w->scores + key, c->score_stride, queries, rows.at, head, rows.count, head);
+        size_t q = first_row(c, tile, key) * group;
+        k->weigh(w->results + q * head, head, w->scores + q * stride + key, stride, queries - q, rows.at, head, rows.count,
+                 head);
         key += rows.count;
     }
 }
 
-static void many_queries(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
+static void by_blas(struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *from,
                          struct llama_scratch *w, uint32_t queries, uint32_t keys)
 {
     int head = (int)c->kv.head_width, stride = (int)c->score_stride;
@@ -75,7 +118,7 @@ static void many_queries(struct llama_context *c, const struct llama_tile *tile,
     llama_gather(c, from, 1, 0, keys, w->values);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)queries, (int)keys, head, 1.0f, w->queries, head, w->keys,
                 head, 0.0f, w->scores, stride);
-    weigh_rows(c, tile, from->layer, from->kv_head, w, keys);
+    weigh_rows(c, tile, from, w, keys);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)queries, head, (int)keys, 1.0f, w->scores, stride,
                 w->values, head, 0.0f, w->results, head);
 }
@@ -112,10 +155,10 @@ static void attend(void *arg, uint32_t item, uint32_t thread)
     float scale = 1.0f / sqrtf((float)s->head);
     for (uint32_t t = 0; t < tile->count; t++)
         c->model->kernels->scale(w->queries + t * row, c->qkv + (tile->first + t) * c->qkv_width + from, scale, row);
-    if (queries <= FEW_QUERIES)
-        few_queries(c, tile, &keys_of, w, queries, keys);
+    if (c->model->blas && queries > FEW_QUERIES)
+        by_blas(c, tile, &keys_of, w, queries, keys);
     else
-        many_queries(c, tile, &keys_of, w, queries, keys);
+        by_own_kernels(c, tile, &keys_of, w, queries, keys);
     if (c->batch.mass_count)
         llama_mass_of_tile(c, a->layer, item, w, queries, keys);
     for (uint32_t t = 0; t < tile->count; t++)

@@ -10,7 +10,7 @@
 #include "attention_keys.h"
 
 /* Query rows times heads of a tile: enough for a matrix product, little enough for the cache. */
-enum { TILE_QUERIES = 192, TILE_SCORES = 1 << 20 };
+enum { TILE_QUERIES = 192, TILE_SCORES = 1 << 20, LENS_FLOATS = 1 << 22, LENS_ROWS = 64 };
 
 struct take {
     const struct lathe_host *host;
@@ -34,8 +34,8 @@ void llama_context_destroy(void *context)
     pool_close(c->pool);
     forward_kv_close(&c->kv);
     void *const owned[] = { c->batch.rows, c->batch.slice_rows, c->batch.slice_kept, c->batch.slice_mass, c->x, c->h, c->qkv,
-                            c->mixed, c->feed, c->turns, c->key_turns, c->mass_lanes, c->out, c->tiles, c->scratch,
-                            c->scratch_memory };
+                            c->mixed, c->quantized, c->feed, c->turns, c->key_turns, c->mass_lanes, c->out, c->lens, c->lens_rows,
+                            c->tiles, c->scratch, c->scratch_memory };
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         lathe_free(host, owned[i]);
     lathe_free(host, c);
@@ -55,7 +55,7 @@ static void take_scratch(struct llama_context *c, struct take *t, uint32_t threa
     if (c->panel_floats < (size_t)LLAMA_PANEL_KEYS * s->head)
         c->panel_floats = (size_t)LLAMA_PANEL_KEYS * s->head;
     size_t floats[] = { c->panel_floats, context * s->head, context * s->head, queries * s->head, queries * s->head,
-                        queries * c->score_stride, queries };
+                        queries * c->score_stride, queries, context };
     size_t each = 0;
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
         each += floats[i] = (floats[i] + 15) & ~(size_t)15;
@@ -66,7 +66,8 @@ static void take_scratch(struct llama_context *c, struct take *t, uint32_t threa
     for (uint32_t i = 0; i < threads; i++) {
         struct llama_scratch *w = &c->scratch[i];
         float *at = (float *)(void *)(c->scratch_memory + i * each * sizeof(float));
-        float **parts[] = { &w->panel, &w->keys, &w->values, &w->queries, &w->results, &w->scores, &w->inverse };
+        float **parts[] = { &w->panel, &w->keys, &w->values, &w->queries, &w->results, &w->scores, &w->inverse,
+                            &w->value_norms };
         for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
             *parts[k] = at;
             at += floats[k];
@@ -96,7 +97,10 @@ int llama_context_create(void *self, const struct lathe_context_params *params, 
         return lathe_fail(err, LATHE_ENOMEM, "model llama: no memory for a context of %zu bytes", sizeof *c);
     size_t n = params->batch_tokens, q = (size_t)s->heads * s->head, kv = (size_t)s->kv_heads * s->head;
     c->model = m;
-    c->limits = (struct forward_limits){ *params, s->vocab, s->width, s->layers, s->heads, s->kv_heads };
+    c->limits = (struct forward_limits){ .params = *params, .vocab_tokens = s->vocab, .embedding_width = s->width,
+                                         .layers = s->layers, .heads = s->heads, .kv_heads = s->kv_heads, .head_width = s->head,
+                                         .probe_formats = FORWARD_HEAD_FORMATS | FORWARD_LAYER_FORMATS,
+                                         .interventions = FORWARD_INTERVENTIONS };
     c->qkv_width = q + 2 * kv;
     c->batch.rows = take(&t, n, sizeof *c->batch.rows);
     c->batch.slice_rows = take(&t, params->batch_slices, sizeof(uint32_t));
@@ -108,7 +112,15 @@ int llama_context_create(void *self, const struct lathe_context_params *params, 
     c->mixed = take(&t, n, q * sizeof(float));
     c->feed = take(&t, n, 2 * s->feed * sizeof(float));
     c->turns = take(&t, n, s->rotated * sizeof(float));
+    if (m->integer) {
+        size_t rows = n > params->output_rows ? n : params->output_rows, columns = s->feed > q ? s->feed : q;
+        c->quantized = take(&t, rows, integer_row_bytes(columns > s->width ? columns : s->width));
+    }
     c->out = take(&t, params->output_rows, s->width * sizeof(float));
+    c->lens_capacity = LENS_FLOATS / s->vocab < LENS_ROWS ? LENS_FLOATS / s->vocab + 1 : LENS_ROWS;
+    c->lens_capacity = c->lens_capacity < params->batch_tokens ? c->lens_capacity : params->batch_tokens;
+    c->lens = take(&t, c->lens_capacity, s->vocab * sizeof(float));
+    c->lens_rows = take(&t, c->lens_capacity, sizeof *c->lens_rows);
     take_scratch(c, &t, threads);
     c->mass_lanes = take(&t, LLAMA_MASS_LANES, c->score_stride * sizeof(float));
     if (params->kv_flags & LATHE_KV_KEYS_UNROTATED)

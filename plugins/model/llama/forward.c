@@ -33,8 +33,7 @@ static void embed_rows(void *arg, uint32_t item, uint32_t thread)
     (void)thread;
     for (uint32_t r = item * ROWS_AN_ITEM; r < last_row(c, item); r++) {
         const struct forward_row *row = &c->batch.rows[r];
-        m->kernels->dequantize(e->dtype, e->bytes + row->token * e->row_bytes, c->x + (size_t)r * m->shape.width,
-                               m->shape.width);
+        llama_row(m, e, (uint32_t)row->token, c->x + (size_t)r * m->shape.width);
         llama_turn(m, forward_row_turn(&c->batch, row), c->turns + (size_t)r * m->shape.rotated);
     }
 }
@@ -153,17 +152,21 @@ static void forward_layers(struct llama_context *c)
                                             .parts = { &layer->q, &layer->k, &layer->v }, .part_count = 3 });
         for_rows(c, place_rows, &job);
         llama_attention(c, l);
+        llama_heads_done(c, l);
         llama_product(c, &(struct product){ .y = c->x, .y_stride = s->width, .x = c->mixed, .x_stride = q, .m = n,
                                             .parts = { &layer->o }, .part_count = 1, .add = 1 });
+        llama_attention_added(c, l);
         job.norm = layer->feed_norm;
         for_rows(c, norm_rows, &job);
         llama_product(c, &(struct product){ .y = c->feed, .y_stride = 2 * (size_t)s->feed, .x = c->h,
                                             .x_stride = s->width, .m = n, .parts = { &layer->gate, &layer->up },
                                             .part_count = 2 });
         for_rows(c, swiglu_rows, &job);
+        llama_feed_done(c, l);
         llama_product(c, &(struct product){ .y = c->x, .y_stride = s->width, .x = c->feed,
                                             .x_stride = 2 * (size_t)s->feed, .m = n, .parts = { &layer->down },
                                             .part_count = 1, .add = 1 });
+        llama_layer_ends(c, l);
     }
 }
 

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* model/llama: Llama-shaped transformers from GGUF files, in float32.
+/* model/llama: Llama-shaped transformers from GGUF files.
  *
  *     plugin.c     the descriptor, options, create and describe
  *     weights.c    the file's metadata and tensors, checked against each other
+ *     store.c      matrices in memory: as the file has them, in float32, or packed
  *     rope.c       rotary frequencies and their scaling
  *     context.c    what one engine needs: KV pool, scratch, threads
  *     forward.c    the loop over layers: read this first
  *     product.c    matrix products, cut among threads
- *     attention.c  attention over block tables, and the probe; attention_keys.c: its keys and
+ *     attention.c  attention over block tables, and the probe of heads; attention_keys.c: its keys and
  *                  values made ready, attention_mass.c: the masses that keys were given
+ *     observe.c    between a layer's parts: interventions, probes of layers
  *
  * One layer (x: rows of hidden states, n: rows in a forward):
  *
@@ -18,17 +20,25 @@
  *     x += attention(q, keys, values) · Woᵀ
  *     h = rmsnorm(x);  x += (silu(h·Wgateᵀ) ∘ h·Wupᵀ) · Wdownᵀ
  *
- * Weights stay as the file has them and are dequantized to float32 where they are used: a
- * panel of rows at a time, in the cache's reach, for all rows of a product. The
- * arithmetic is float32 throughout, the same numbers as if all weights had been dequantized
- * at load (option weights = f32 does that, for comparison). */
+ * Products, by option compute. int8: quantized weights are packed at load and multiplied in integers
+ * with rows that are quantized in flight (kernels/integer.h); everything else is float32. exact, blas:
+ * weights stay as the file has them and are dequantized to float32 where they are used, a panel of rows
+ * at a time, in the cache's reach, for all rows of a product: the same numbers as if all had been
+ * dequantized at load (option weights = f32 does that, for comparison).
+ *
+ * Bits. With int8 and exact what a row becomes depends on its request's tokens alone: products add a
+ * row's sums in an order of their own, attention goes through a row's keys in order, each on its own,
+ * and everything between works row by row. blas leaves attention of many queries to OpenBLAS, whose
+ * sums depend on how many there are. */
 #ifndef MODEL_LLAMA_H
 #define MODEL_LLAMA_H
 
 #include <forward/batch.h>
+#include <forward/edit.h>
 #include <forward/kv.h>
 #include <forward/probe.h>
 #include <gguf/gguf.h>
+#include <kernels/integer.h>
 #include <kernels/kernels.h>
 #include <kernels/pool.h>
 #include <lathe/host.h>
@@ -41,12 +51,12 @@ enum {
     LLAMA_MAX_HEAD = 1024,
 };
 
-/* (rows, columns), rows of `dtype`. Empty: bytes NULL. */
+/* (rows, columns): rows of `dtype`, row_bytes apart; or groups of packed rows, where form isn't PACKED_NOT. */
 struct matrix {
     const unsigned char *bytes;
     size_t row_bytes;
     uint32_t rows, columns;
-    int32_t dtype;
+    int32_t dtype, form;
 };
 
 struct llama_layer {
@@ -66,6 +76,8 @@ struct llama_shape {
 struct llama {
     const struct lathe_host *host;
     const struct kernels *kernels;
+    const struct integer_kernels *integer; /* of products with packed weights; NULL: all products in float32 */
+    struct pool *loaders;                  /* while weights are read */
     struct llama_shape shape;
     char architecture[32], name[96], quantization[16];
     struct matrix embedding, output;       /* (vocab, width); the same one when tied */
@@ -78,6 +90,7 @@ struct llama {
     uint64_t parameters, weight_bytes;
     uint32_t threads, swap_blocks;
     int resident;                          /* option weights = f32 */
+    int blas;                              /* attention of many queries by OpenBLAS */
 };
 
 /* Reads everything into *m, which the caller has zeroed but for host, kernels, threads and
@@ -85,6 +98,11 @@ struct llama {
 int llama_load(struct llama *m, const struct gguf *file, struct lathe_error *err);
 void llama_free_weights(struct llama *m);
 void *llama_take(struct llama *m, size_t count, size_t each, struct lathe_error *err);
+/* A checked tensor as this model keeps it; the file's pages are let go. [loader] */
+int llama_store(struct llama *m, const struct gguf *file, const struct lathe_tensor *t, struct matrix *matrix,
+                struct lathe_error *err);
+/* to (columns) = one row, as numbers. */
+void llama_row(const struct llama *m, const struct matrix *w, uint32_t row, float *to);
 
 /* Reads rope.* of the metadata and the tensor rope_freqs.weight. [loader] */
 int llama_load_rope(struct llama *m, const struct gguf *file, struct lathe_error *err);
@@ -98,6 +116,7 @@ struct llama_scratch {
     float *queries, *results;  /* (tile rows · group, head) */
     float *scores;             /* (tile rows · group, score_stride) */
     float *inverse;            /* (tile rows · group): 1 / sum of each row's weights */
+    float *value_norms;        /* (context_tokens): for the probe of values */
 };
 
 /* Query rows that attention does at a time, of one slice. */
@@ -118,7 +137,10 @@ struct llama_context {
     float *turns;              /* (batch_tokens, rotated) */
     float *key_turns;          /* (context_tokens, rotated): of keys that are rotated when read; NULL: when stored */
     float *mass_lanes;         /* (LLAMA_MASS_LANES, score_stride) */
+    unsigned char *quantized;  /* rows of a product's x, as integer kernels want them; NULL: none is wanted */
     float *out;                /* (output_rows, width): normalized rows that want logits or hidden states */
+    float *lens;               /* (lens_capacity, vocab): logits of rows of the residual stream */
+    uint32_t *lens_rows, lens_capacity;
     struct llama_tile *tiles;
     uint32_t tile_count, tile_capacity, tile_rows;
     size_t qkv_width, panel_floats, score_stride;
@@ -155,6 +177,12 @@ void llama_mass_of_tile(struct llama_context *c, uint32_t layer, uint32_t item, 
 
 /* mixed = attention of all rows for one layer; fills probed rows' records. */
 void llama_attention(struct llama_context *c, uint32_t layer);
+/* Interventions and probes of layers at one layer: heads' results are in mixed; attention is in x;
+ * the MLP's inside is in feed; the layer is in x. */
+void llama_heads_done(struct llama_context *c, uint32_t layer);
+void llama_attention_added(struct llama_context *c, uint32_t layer);
+void llama_feed_done(struct llama_context *c, uint32_t layer);
+void llama_layer_ends(struct llama_context *c, uint32_t layer);
 /* Cuts the batch's slices into tiles: once a forward. */
 void llama_attention_tiles(struct llama_context *c);
 

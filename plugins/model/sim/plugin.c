@@ -136,7 +136,8 @@ static int context_create(void *self, const struct lathe_context_params *params,
     if (!c)
         return lathe_fail(err, LATHE_ENOMEM, "model sim: no memory for a context of %zu bytes", sizeof *c);
     c->model = s;
-    c->limits = (struct forward_limits){ *params, VOCAB, 1, 1, 1, 1 };
+    c->limits = (struct forward_limits){ .params = *params, .vocab_tokens = VOCAB, .embedding_width = 1, .layers = 1,
+                                         .heads = 1, .kv_heads = 1, .head_width = 1 };
     c->batch.rows = lathe_alloc_array(s->host, params->batch_tokens, sizeof *c->batch.rows);
     c->batch.slice_rows = lathe_alloc_array(s->host, params->batch_slices, sizeof(uint32_t));
     c->batch.slice_kept = lathe_alloc_array(s->host, params->batch_slices, sizeof(uint32_t));

@@ -11,7 +11,6 @@ do
   local e <close> = lathe.engine { model = model, trace = false }
   info = e:call("model", "describe")
 end
-if not (info.probe_hidden and info.patch) then return end
 local WIDTH <const> = info.embedding_width
 
 local prompt, other = { 10, 20, 30, 40 }, { 10, 21, 31, 41 }

@@ -66,7 +66,9 @@ local function talks(more)
 end
 
 t.equal(fleet { workload = talks(), kvcache = "paged" }.cached, 0, "paged finds nothing")
-t.truth(fleet { workload = talks() }.rate > 0.3, "a conversation's turns are found")
+local asked_only, both = fleet { workload = talks(), kvcache = "prefix" }, fleet { workload = talks { forced = true }, kvcache = "prefix" }
+t.truth(asked_only.rate > 0.3, "a conversation's prompts are found")
+t.truth(both.rate > asked_only.rate + 0.05, ("prompts and answers: %.2f, prompts alone %.2f"):format(both.rate, asked_only.rate))
 local apart = fleet { workload = talks { system = 512, turns = 1 }, kvcache = { "prefix", share = "session", blocks = 400 } }
 t.equal(apart.cached, 0, "sessions apart have nothing in common")
 

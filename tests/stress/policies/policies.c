@@ -42,8 +42,8 @@ static const char *const pools[] = {
     "paged:block_tokens=8,blocks=24", "paged:block_tokens=8,blocks=24,preempt=swap", "paged:block_tokens=8,blocks=24,preempt=refuse",
     "paged:block_tokens=1,blocks=150,preempt=swap", "template:places=3", "contiguous:block_tokens=8,blocks=24",
     "contiguous:block_tokens=4,blocks=80,reserve_tokens=90", "window:block_tokens=8,blocks=24,budget=20",
-    "window:block_tokens=8,blocks=24,preempt=evict", "sinks:block_tokens=8,blocks=24,budget=20,preempt=swap",
-    "sinks:block_tokens=4,blocks=40,pool_budget=100", "random:block_tokens=8,blocks=24,budget=20,preempt=swap",
+    "window:block_tokens=8,blocks=24,preempt=evict", "sinks:block_tokens=8,blocks=24,budget=20,preempt=swap,positions=original",
+    "sinks:block_tokens=4,blocks=40,pool_budget=100,positions=original", "random:block_tokens=8,blocks=24,budget=20,preempt=swap",
     "random:block_tokens=4,blocks=50,budget=40,preempt=evict", "h2o:block_tokens=8,blocks=24,preempt=swap", "prefix:block_tokens=8,blocks=24",
     "prefix:block_tokens=4,blocks=48,preempt=swap,evict=lfu,share=tenant",
 };
@@ -167,6 +167,10 @@ static int starve(struct registry *registry, int in_turn)
         snprintf(of.batching, sizeof of.batching, "%s", batchings[i % b]);
         snprintf(of.kvcache, sizeof of.kvcache, "%s", caches[at % k]);
         case_starve(registry, &of, &result, &starved, &promised);
+        if (promised && starved) { /* or was it only slow? */
+            of.requests *= 4;
+            case_starve(registry, &of, &result, &starved, &promised);
+        }
         promising += promised;
         others += starved && !promised;
         if (strncmp(of.scheduler, "prefix", 6) == 0 || (!result.error[0] && !(promised && starved)))

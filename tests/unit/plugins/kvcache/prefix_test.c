@@ -109,7 +109,7 @@ static void the_one_left_longest_ago_makes_room_leaves_first(void **state)
     assert_int_equal(prefix_serve(&c, "aaaa!"), 4);
     assert_int_equal(prefix_look(&c, "cccc!", LIKE(0)), 0); /* "!" took its block: "aaaa" was used since */
     assert_int_equal(prefix_usage(&c).evicted_blocks, 2);
-    assert_int_equal(prefix_usage(&c).evicted_tokens, 8);
+    assert_int_equal(prefix_usage(&c).evicted_tokens, 0); /* nobody's */
     prefix_close(&c);
 }
 

@@ -168,7 +168,11 @@ enum { CALL_SLICES = 64, CALL_TOKENS = 16384, CALL_BLOCKS = 65536 };
 struct call {
     struct lathe_slice slices[CALL_SLICES];
     struct lathe_kv_op ops[CALL_SLICES];
-    struct lathe_probe probes[4];
+    struct lathe_probe probes[8];
+    struct lathe_intervention interventions[LATHE_MAX_INTERVENTIONS];
+    float floats[CALL_TOKENS]; /* the interventions' */
+    int32_t keys[CALL_TOKENS];
+    uint32_t intervention_count, float_count, key_count;
     int32_t tokens[CALL_TOKENS], blocks[CALL_BLOCKS], kept[CALL_TOKENS];
     uint32_t outputs[CALL_TOKENS];
     uint32_t slice_count, op_count, probe_count, token_count, block_count, kept_count, output_count;
@@ -192,6 +196,7 @@ static struct call *call_new(void)
 
 static void call_reset(struct call *c)
 {
+    c->intervention_count = c->float_count = c->key_count = 0;
     c->slice_count = c->op_count = c->probe_count = c->token_count = c->block_count = c->kept_count = c->output_count = 0;
 }
 
@@ -251,6 +256,9 @@ static void call_build(struct call *c)
     call_add(c, &c->in->outputs, c->outputs, c->output_count, 4);
     call_add(c, &c->in->kept, c->kept, c->kept_count, 4);
     call_add(c, &c->in->probes, c->probes, c->probe_count, sizeof *c->probes);
+    call_add(c, &c->in->interventions, c->interventions, c->intervention_count, sizeof *c->interventions);
+    call_add(c, &c->in->intervention_floats, c->floats, c->float_count, sizeof *c->floats);
+    call_add(c, &c->in->intervention_keys, c->keys, c->key_count, sizeof *c->keys);
 }
 
 /* Runs it as built; regions have room for as many rows as there are outputs and attention_bytes. */

@@ -200,6 +200,8 @@ static void messages_that_lie_are_refused(void **state)
             "every 0");
     REFUSED((c->probes[0] = (struct lathe_probe){ .format = 2, .every = 1, .top_k = 2000 }, c->probe_count = 1, s->probe = 0),
             LATHE_EINVAL, "top 2000");
+    REFUSED((c->probes[0] = (struct lathe_probe){ .format = LATHE_PROBE_HIDDEN, .every = 1, .width = 15 }, c->probe_count = 1,
+             s->probe = 0), LATHE_EINVAL, "15 elements; they have 16");
     REFUSED((c->probes[0] = (struct lathe_probe){ .format = 1, .every = 1, .layers = { 4 }, .heads = { 1 } },
              c->probe_count = 1, s->probe = 0), LATHE_EINVAL, "layer or head 2");
     REFUSED((c->probes[0] = (struct lathe_probe){ .format = 3, .every = 1, .last_position = -1, .layers = { 3 }, .heads = { 3 } },
@@ -207,6 +209,53 @@ static void messages_that_lie_are_refused(void **state)
     assert_int_equal(c->out.attention_bytes, 6 * 32 + 16 + 16 + 32 + 32 + 48 + 48); /* what is needed is said */
     one_slice();
     assert_int_equal(call_run(&f, c), 0); /* and after all that it works */
+    call_free(c);
+    fixture_close(&f);
+}
+
+static struct lathe_intervention *intervene(struct lathe_slice *s, uint32_t kind)
+{
+    c->interventions[0] = (struct lathe_intervention){ .kind = kind, .factor = 1, .last_position = -1, .layers = { 3 },
+                                                       .heads = { 3 }, .float_count = 8, .key_count = 2 };
+    c->intervention_count = 1;
+    c->float_count = 64;
+    c->key_count = 2;
+    c->keys[0] = 1;
+    c->keys[1] = 3;
+    s->interventions = 1;
+    return &c->interventions[0];
+}
+
+static void interventions_that_lie_are_refused(void **state)
+{
+    (void)state;
+    open_tiny();
+    struct lathe_slice *fine = one_slice();
+    for (uint32_t kind = LATHE_HEAD_SCALE; kind < LATHE_PATCH; kind++) {
+        intervene(fine, kind);
+        assert_int_equal(call_run(&f, c), 0);
+    }
+    REFUSED(intervene(s, 0), LATHE_EINVAL, "kind 0");
+    REFUSED(intervene(s, LATHE_INTERVENTION_KINDS), LATHE_EINVAL, "kind 9");
+    REFUSED(intervene(s, 1)->first_position = -1, LATHE_EINVAL, "first position -1");
+    REFUSED(intervene(s, 1)->factor = INFINITY, LATHE_EINVAL, "factor inf");
+    REFUSED(intervene(s, 6)->factor = NAN, LATHE_EINVAL, "finite");
+    REFUSED(intervene(s, 7)->layers[0] = 4, LATHE_EINVAL, "layer or head 2");
+    REFUSED(intervene(s, 3)->heads[3] = 1, LATHE_EINVAL, "layer or head 192");
+    REFUSED(intervene(s, 2)->float_count = 7, LATHE_EINVAL, "7 floats");
+    REFUSED(intervene(s, 2)->float_first = 57, LATHE_EINVAL, "from number 57 of 64");
+    REFUSED(intervene(s, 2)->float_first = UINT32_MAX, LATHE_EINVAL, "floats from number");
+    REFUSED(intervene(s, 8), LATHE_EINVAL, "where it ends");
+    REFUSED(intervene(s, 8)->last_position = 1, LATHE_EINVAL, "it needs 32");
+    REFUSED(intervene(s, 8)->last_position = INT32_MAX, LATHE_EINVAL, "it needs");
+    REFUSED(intervene(s, 4)->key_count = 3, LATHE_EINVAL, "3 keys");
+    REFUSED(intervene(s, 5)->key_first = 1, LATHE_EINVAL, "2 keys from number 1");
+    REFUSED((intervene(s, 4), c->keys[1] = 1), LATHE_EINVAL, "ascend at entry 1");
+    REFUSED((intervene(s, 5), c->keys[0] = -1), LATHE_EINVAL, "ascend at entry 0");
+    REFUSED((intervene(s, 1), s->interventions = 2), LATHE_EINVAL, "names intervention 1");
+    REFUSED(s->interventions = 1ull << 63, LATHE_EINVAL, "names intervention 63; the message has 0");
+    one_slice();
+    assert_int_equal(call_run(&f, c), 0);
     call_free(c);
     fixture_close(&f);
 }
@@ -279,6 +328,33 @@ static void kept_lists_that_lie_are_refused(void **state)
     fixture_close(&f);
 }
 
+static void what_a_model_does_not_offer_is_refused(void **state)
+{
+    static const int32_t ids[] = { 1, 2 }, table[] = { 0 };
+    const struct fixture_option options[] = { { NULL, NULL } };
+    (void)state;
+    assert_int_equal(fixture_open(&f, "template", options), 0);
+    assert_int_equal(fixture_context(&f, (struct lathe_context_params){ .context_tokens = 24 }), 0);
+    assert_true(f.info.probe_formats == 0 && f.info.interventions == 0);
+    c = call_new();
+    call_attention_room(c, 4096);
+    struct lathe_slice *s = call_slice(c, 9, LATHE_SLICE_LOGITS, 0, ids, 2, table, 1);
+    c->probes[0] = (struct lathe_probe){ .id = 5, .format = LATHE_PROBE_LENS, .top_k = 1, .every = 1 };
+    c->probe_count = 1;
+    s->probe = 0;
+    assert_int_equal(call_run(&f, c), LATHE_EUNSUPPORTED);
+    assert_non_null(strstr(f.err.message, "probe 5 has format 7, which this model doesn't offer"));
+    s->probe = LATHE_NO_PROBE;
+    intervene(s, LATHE_MLP_SCALE)->layers[0] = 1;
+    assert_int_equal(call_run(&f, c), LATHE_EUNSUPPORTED);
+    assert_non_null(strstr(f.err.message, "kind 7, which this model doesn't offer"));
+    c->intervention_count = 0;
+    s->interventions = 0;
+    assert_int_equal(call_run(&f, c), 0);
+    call_free(c);
+    fixture_close(&f);
+}
+
 static void a_reply_without_room_is_refused(void **state)
 {
     (void)state;
@@ -336,10 +412,15 @@ static void damaged_messages_do_no_harm(void **state)
     for (uint32_t round = 0; round < 20000; round++) {
         struct lathe_slice *s = one_slice();
         call_attention_room(c, 4096);
-        c->probes[0] = (struct lathe_probe){ .id = 1, .format = 1 + round % 3, .top_k = 3, .recent_window = 2, .last_position = -1,
+        c->probes[0] = (struct lathe_probe){ .id = 1, .format = 1 + round % 8, .width = 16, .top_k = 3, .recent_window = 2, .last_position = -1,
                                              .every = 1, .layers = { 3 }, .heads = { 3 } };
         c->probe_count = 1;
         s->probe = 0;
+        if (round % 4 > 1) {
+            intervene(s, 1 + round / 4 % 8);
+            if (c->interventions[0].kind == LATHE_PATCH)
+                c->interventions[0].last_position = 0, c->interventions[0].float_count = 16;
+        }
         if (round % 2) {
             c->ops[0] = (struct lathe_kv_op){ .kind = LATHE_KV_COPY, .from = 4, .to = 5, .tokens = 3 };
             c->op_count = 1;
@@ -404,7 +485,9 @@ int main(void)
         cmocka_unit_test(unknown_architectures_and_layers_are_refused),
         cmocka_unit_test(an_unknown_tensor_type_is_refused),
         cmocka_unit_test(messages_that_lie_are_refused),
+        cmocka_unit_test(interventions_that_lie_are_refused),
         cmocka_unit_test(kept_lists_that_lie_are_refused),
+        cmocka_unit_test(what_a_model_does_not_offer_is_refused),
         cmocka_unit_test(a_reply_without_room_is_refused),
         cmocka_unit_test(damaged_messages_do_no_harm),
         cmocka_unit_test(damaged_kept_lists_do_no_harm),

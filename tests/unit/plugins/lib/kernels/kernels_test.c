@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <kernels/half.h>
@@ -271,6 +272,83 @@ static void every_half_converts_both_ways(void **state)
     assert_int_equal(half_of_float(0x1.8p-25f), 1);
 }
 
+static void scaled_halves_are_clamped(void **state)
+{
+    static float x[MOST];
+    static uint16_t out[MOST + 1];
+    const float edges[] = { 1e9f, -1e9f, INFINITY, -INFINITY, 65504, -65519, 0, -0.0f };
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t z = 0; z < SIZES; z++) {
+            size_t n = sizes[z];
+            fill(x, n, z, 300);
+            for (size_t i = 0; i < 8 && i < n; i++)
+                x[i * (n > 100 ? 11 : 1)] = edges[i];
+            out[n] = 42;
+            all[s]->scale_to_half(out, x, 0.7f, n);
+            for (size_t i = 0; i < n; i++) {
+                float y = 0.7f * x[i];
+                assert_int_equal(out[i], half_of_float(y > 65504 ? 65504 : y < -65504 ? -65504 : y));
+            }
+            assert_int_equal(out[n], 42);
+        }
+}
+
+static void sums_and_first_equals_are_found(void **state)
+{
+    static float x[MOST];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t z = 0; z < SIZES; z++) {
+            size_t n = sizes[z];
+            double sum = 0;
+            fill(x, n, z, 1);
+            for (size_t i = 0; i < n; i++)
+                sum += x[i];
+            near("sum", all[s]->name, all[s]->sum(x, n), sum, 1e-6 * (double)n);
+            assert_true(all[s]->sum(x, 0) == 0);
+            assert_int_equal(all[s]->find(x, n, 2), n);
+            for (size_t i = n; i-- > 0;) {
+                x[i] = 2;
+                assert_int_equal(all[s]->find(x, n, 2), i);
+            }
+        }
+}
+
+static int descending(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
+static void a_bound_that_k_elements_reach_keeps_the_k_largest(void **state)
+{
+    static float x[MOST], sorted[MOST];
+    static uint32_t at[MOST];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t z = 0; z < SIZES; z++)
+            for (size_t k = 1; k <= 40 && k <= sizes[z]; k++)
+                for (int tied = 0; tied < 2; tied++) {
+                    size_t n = sizes[z], next = 0;
+                    fill(x, n, z * 41 + k, 8);
+                    for (size_t i = 0; i < n && tied; i++)
+                        x[i] = floorf(x[i]);
+                    memcpy(sorted, x, n * sizeof *x);
+                    qsort(sorted, n, sizeof *sorted, descending);
+                    float least = all[s]->reached_by(x, n, k);
+                    assert_true(least <= sorted[k - 1]);
+                    size_t found = all[s]->reaching(x, n, least, at);
+                    assert_true(found >= k);
+                    for (size_t i = 0; i < n; i++) /* those that reach it, all, in order */
+                        if (x[i] >= least)
+                            assert_int_equal(at[next++], i);
+                    assert_int_equal(next, found);
+                    if (s && n >= 1536 && k <= 8 && !tied) /* and it is a bound worth having */
+                        assert_true(found < 100);
+                }
+}
+
 static const int32_t types[] = { LATHE_F32, LATHE_F16, LATHE_BF16, LATHE_Q8_0, LATHE_Q4_0, LATHE_Q4_1,
                                  LATHE_Q5_0, LATHE_Q5_1, LATHE_Q4_K, LATHE_Q5_K, LATHE_Q6_K };
 
@@ -343,7 +421,9 @@ int main(void)
         cmocka_unit_test(swiglu_holds_from_deep_negative_to_large), cmocka_unit_test(rotation_turns_the_right_pairs),
         cmocka_unit_test(many_rows_turn_as_one_does), cmocka_unit_test(q8_0_rounds_within_half_a_step),
         cmocka_unit_test(every_half_converts_both_ways), cmocka_unit_test(dequantization_is_the_same_to_the_bit),
-        cmocka_unit_test(blocks_mean_what_the_format_says),
+        cmocka_unit_test(blocks_mean_what_the_format_says),  cmocka_unit_test(scaled_halves_are_clamped),
+        cmocka_unit_test(sums_and_first_equals_are_found),
+        cmocka_unit_test(a_bound_that_k_elements_reach_keeps_the_k_largest),
     };
     count = kernels_all(all, 3);
     for (size_t i = 0; i < count; i++)
