@@ -173,10 +173,9 @@ static void say_meanwhile(const struct why *w, const char *none, struct text *ou
 static void say_cause(const struct why *w, struct text *out)
 {
     char a[32], b[32];
-    if (!w->has_steps) {
-        if (!w->unusual)
-            return;
-    } else if (!w->unusual) {
+    if (!w->unusual && (!w->has_steps || w->population < 2))
+        return;
+    if (!w->unusual) {
         text_print(out, " Nothing in it took longer than usual.");
         return;
     }
