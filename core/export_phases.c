@@ -20,11 +20,12 @@
 int export_life_open(struct export_life *life, sqlite3 *db, const struct export_arguments *a, int64_t run, struct lathe_error *err)
 {
     memset(life, 0, sizeof *life);
+    /* INDEXED BY: without statistics SQLite takes the primary key, and a walk through the whole run for each request. */
     int status = export_prepare(db, a, "SELECT from_ns, to_ns, state FROM request_span WHERE run_id = ?1 AND request_id = ?2 "
                                        "ORDER BY from_ns, to_ns", run, &life->spans, err);
     if (!status)
         status = export_prepare(db, a, "SELECT s.id, s.start_ns, s.end_ns, c.first_position, c.tokens, c.phase = 'prefill' "
-                                       "FROM step_request c JOIN step s ON s.run_id = c.run_id AND s.id = c.step_id "
+                                       "FROM step_request c INDEXED BY step_request_of_request JOIN step s ON s.run_id = c.run_id AND s.id = c.step_id "
                                        "WHERE c.run_id = ?1 AND c.request_id = ?2 ORDER BY s.start_ns, s.id", run, &life->steps, err);
     return status;
 }

@@ -142,7 +142,7 @@ static void say_forward(const struct why *w, struct text *out)
     double usual = isnan(w->typical_prefill) ? 0 : w->typical_prefill, own = s->prefill_tokens - w->others_prefill;
     bool prefills = explains(w, s->prefill_tokens + s->decode_tokens, usual + w->typical_decode, 0.25);
     if (prefills && w->has_members && w->others_prefill > usual && w->others_prefill > own) {
-        text_print(out, "%s shared the forward: ", w->joined_prefill > 0 ? "a prefill that joined" : "a prefill that was under way");
+        text_print(out, "%s, in the same forward: ", w->joined_prefill > 0 ? "a prefill that joined" : "a prefill that was under way");
         say_members(w->company, w->company_count, 0, true, true, out);
         text_print(out, w->others_prefill >= 2 * (own + s->decode_tokens) ? ", most of what was computed" : "");
     } else if (prefills && w->subject != WHY_STEP && own > usual) {
@@ -173,10 +173,9 @@ static void say_meanwhile(const struct why *w, const char *none, struct text *ou
 static void say_cause(const struct why *w, struct text *out)
 {
     char a[32], b[32];
-    if (!w->has_steps) {
-        if (!w->unusual)
-            return;
-    } else if (!w->unusual) {
+    if (!w->unusual && (!w->has_steps || w->population < 2))
+        return;
+    if (!w->unusual) {
         text_print(out, " Nothing in it took longer than usual.");
         return;
     }

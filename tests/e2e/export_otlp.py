@@ -60,7 +60,7 @@ def spans_of(lines):
 r = call("run", "-q", "--database", "x.db", str(source / "tests/support/export_runs.lua"))
 check("runs are made", r.returncode == 0, r)
 db = sqlite3.connect(here / "x.db")
-db.execute("insert into hop values (1, 9001, 5, null, 0, 'model.inner', 50000, 60000, 70000, 1, -16, 1)")
+db.execute("insert into hop select 1, 9001, id, null, 0, 'model.inner', sent_ns, started_ns, ended_ns, 1, -16, 1 from hop where run_id = 1 and endpoint = 'model.forward' limit 1")
 db.execute("update request set finish_reason = 'deadline' where run_id = 2 and id = 7")
 db.commit()
 
@@ -116,6 +116,18 @@ otlp = {(s["has"]["lathe.run"], s["has"]["lathe.request"]): s["traceId"] for s i
 import csv  # noqa: E402
 table = {(int(row["run_id"]), int(row["id"])): row["trace_id"] for row in csv.DictReader(open(here / "csv/request.csv", newline=""))}
 check("one trace id in all three formats", chrome == otlp == table and len(otlp) == sql["request"])
+
+
+odd = ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", "00-" + "0" * 32 + "-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-" + "0" * 16 + "-01",
+       "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01x")
+for text in odd:
+    db.execute("update request set correlation_id = ? where run_id = 1 and id = 2", (text,))
+    db.commit()
+    call("export", "x.db", "-f", "otlp", "-o", "odd.jsonl", "--run", "1")
+    again = next(s for s in spans_of((here / "odd.jsonl").read_text().splitlines()) if s["has"].get("lathe.request") == 2)
+    check(f"no traceparent: {text[:20]}…", again["traceId"] not in (text[3:35], given["traceId"]) and "parentSpanId" not in again, again)
+db.execute("update request set correlation_id = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01' where run_id = 1 and id = 2")
+db.commit()
 
 
 # ── the official protobufs ───────────────────────────────────────────────────────────────
