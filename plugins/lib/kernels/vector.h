@@ -18,6 +18,7 @@
 #include <kernels/kernels.h>
 #include <kernels/dequantize_vector.h>
 #include <kernels/product_vector.h>
+#include <kernels/weigh_vector.h>
 
 typedef uint32_t VU __attribute__((vector_size(LANES * 4)));
 
@@ -37,36 +38,31 @@ static inline V exp_lanes(V x)
     return (V)((VU)y + ((VU)z << 23));
 }
 
-static void weigh(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
-                  size_t n, size_t k)
+static float soften(float *x, size_t n, size_t width, float *largest)
 {
-    for (size_t r = 0; r < m; r++, y += y_stride, p += p_stride) {
-        size_t i = 0;
-        for (; i + 4 * LANES <= k; i += 4 * LANES) {
-            V a = LOAD(y + i), b = LOAD(y + i + LANES), c = LOAD(y + i + 2 * LANES), d = LOAD(y + i + 3 * LANES);
-            for (size_t j = 0; j < n; j++) {
-                const float *row = v + j * v_stride + i;
-                V weight = ALL(p[j]);
-                a = FMA(weight, LOAD(row), a);
-                b = FMA(weight, LOAD(row + LANES), b);
-                c = FMA(weight, LOAD(row + 2 * LANES), c);
-                d = FMA(weight, LOAD(row + 3 * LANES), d);
-            }
-            STORE(y + i, a);
-            STORE(y + i + LANES, b);
-            STORE(y + i + 2 * LANES, c);
-            STORE(y + i + 3 * LANES, d);
-        }
-        for (; i + LANES <= k; i += LANES) {
-            V a = LOAD(y + i);
-            for (size_t j = 0; j < n; j++)
-                a = FMA(ALL(p[j]), LOAD(v + j * v_stride + i), a);
-            STORE(y + i, a);
-        }
-        for (; i < k; i++)
-            for (size_t j = 0; j < n; j++)
-                y[i] += p[j] * v[j * v_stride + i];
+    size_t whole = n - n % LANES, i = 0;
+    float rest[LANES];
+    for (size_t l = 0; l < LANES; l++)
+        rest[l] = whole + l < n ? x[whole + l] : -INFINITY;
+    V most = LOAD(rest), sums = ALL(0.0f);
+    for (; i < whole; i += LANES)
+        most = LARGER(most, LOAD(x + i));
+    *largest = LARGEST(most);
+    most = ALL(*largest);
+    for (i = 0; i < whole; i += LANES) {
+        V e = exp_lanes(LOAD(x + i) - most);
+        STORE(x + i, e);
+        sums = sums + e;
     }
+    if (whole < n) {
+        STORE(rest, exp_lanes(LOAD(rest) - most));
+        for (size_t l = n - whole; l < LANES; l++)
+            rest[l] = 0; /* not the e^-87 that exp_lanes ends at */
+        sums = sums + LOAD(rest);
+        memcpy(x + whole, rest, (n - whole) * sizeof *x);
+    }
+    memset(x + n, 0, (width - n) * sizeof *x);
+    return SUM(sums);
 }
 
 static float softmax(float *x, size_t n, float *entropy)
@@ -290,7 +286,8 @@ static size_t reaching(const float *x, size_t n, float least, uint32_t *at)
 
 #define KERNELS_OF(set)                                                                                               \
     {                                                                                                                 \
-        .name = set, .rows = MOST_ROWS, .dequantize = dequantize_lanes, .few = few, .weigh = weigh, .softmax = softmax,                    \
+        .name = set, .rows = MOST_ROWS, .dequantize = dequantize_lanes, .few = few, .weigh = weigh,                   \
+        .soften = soften, .softmax = softmax,                                                                         \
         .rmsnorm = rmsnorm, .swiglu = swiglu, .rope_interleaved = rope_interleaved, .rope_halves = rope_halves,       \
         .scale = scale, .add = add_rows, .half_to_float = half_to_float, .float_to_half = float_to_half,              \
         .turn_interleaved = turn_interleaved, .turn_halves = turn_halves, .quantize_q8_0 = quantize_q8_0,             \

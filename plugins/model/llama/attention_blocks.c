@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* Blocks of keys: see attention_blocks.h.
+ *
+ *     queries (n, head) × keys (128, head)   → scores (n, 128), in the second-level cache
+ *     scores → weights, row by row: each row sees its own number of keys, the rest is 0
+ *     weights × values (128, head)           → values (n, head) */
+#include <math.h>
+#include <string.h>
+
+#include "attention_blocks.h"
+
+uint32_t llama_block_first(const struct llama_context *c, const struct llama_tile *tile, uint32_t block)
+{
+    uint32_t key = block * LLAMA_BLOCK_KEYS, sees = c->batch.rows[tile->first].keys; /* each row one more than the last */
+    return sees > key ? 0 : (key + 1 - sees) * llama_group(c);
+}
+
+void llama_block_attend(const struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *keys,
+                        struct llama_scratch *w, uint32_t block, const struct llama_partial *to)
+{
+    const struct kernels *k = c->model->kernels;
+    size_t head = c->kv.head_width;
+    uint32_t from = block * LLAMA_BLOCK_KEYS, all = llama_tile_keys(c, tile);
+    uint32_t end = all - from < LLAMA_BLOCK_KEYS ? all : from + LLAMA_BLOCK_KEYS;
+    uint32_t group = llama_group(c), first = llama_block_first(c, tile, block), n = tile->count * group - first;
+    float *scores = w->block + (size_t)first * LLAMA_BLOCK_STRIDE;
+    for (uint32_t key = from; key < end;) {
+        struct llama_rows rows = llama_next_rows(c, keys, 0, key, end, w->panel);
+        k->few(scores + (key - from), LLAMA_BLOCK_STRIDE, w->queries + first * head, head, n, rows.at, head, rows.count, head,
+               0);
+        key += rows.count;
+    }
+    for (uint32_t q = first; q < first + n; q++) {
+        float *row = w->block + (size_t)q * LLAMA_BLOCK_STRIDE;
+        uint32_t sees = c->batch.rows[tile->first + q / group].keys, most = sees < end ? sees : end;
+        if (tile->watched)
+            memcpy(w->scores + q * c->score_stride + from, row, (most - from) * sizeof *row);
+        to->sum[q] = k->soften(row, most - from, end - from, &to->most[q]);
+    }
+    memset(to->values + first * head, 0, n * head * sizeof(float));
+    for (uint32_t key = from; key < end;) {
+        struct llama_rows rows = llama_next_rows(c, keys, 1, key, end, w->panel);
+        k->weigh(to->values + first * head, head, scores + (key - from), LLAMA_BLOCK_STRIDE, n, rows.at, head, rows.count,
+                 head);
+        key += rows.count;
+    }
+}
+
+void llama_block_join(const struct llama_context *c, const struct llama_partial *total, const struct llama_partial *part,
+                      uint32_t first, uint32_t end)
+{
+    const struct kernels *k = c->model->kernels;
+    size_t head = c->kv.head_width;
+    for (uint32_t q = first; q < end; q++) {
+        float most = total->most[q], other = part->most[q], *y = total->values + q * head, *more = part->values + q * head;
+        float by = 1, times = 1;
+        if (other > most) {
+            by = expf(most - other);
+            total->most[q] = other;
+            k->scale(y, y, by, head);
+        } else {
+            times = expf(other - most);
+            k->scale(more, more, times, head);
+        }
+        total->sum[q] = total->sum[q] * by + part->sum[q] * times;
+        k->add(y, more, head);
+    }
+}
