@@ -39,6 +39,10 @@ struct kernels {
      * scales by 1 / sum. entropy (NULL: not wanted) of the distribution, in nats. n ≥ 1. */
     float (*softmax)(float *x, size_t n, float *entropy);
 
+    /* y (k, n) = x (n, k) transposed; rows of y lie y_stride apart, rows of x k. So that keys lie as `weigh` wants
+     * its values, and their scores need no sums across lanes. */
+    void (*transpose)(float *y, size_t y_stride, const float *x, size_t n, size_t k);
+
     /* A block of a softmax that is put together from blocks: x (n) = exp(x − largest), which is told, and 0
      * from n on up to width; returns the sum. The same bits for any width. 1 ≤ n ≤ width. */
     float (*soften)(float *x, size_t n, size_t width, float *largest);

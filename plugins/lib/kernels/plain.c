@@ -44,6 +44,13 @@ static float softmax(float *x, size_t n, float *entropy)
     return (float)sum;
 }
 
+static void transpose(float *y, size_t y_stride, const float *x, size_t n, size_t k)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < k; j++)
+            y[j * y_stride + i] = x[i * k + j];
+}
+
 static float soften(float *x, size_t n, size_t width, float *largest)
 {
     double sum = 0;
@@ -176,6 +183,7 @@ const struct kernels kernels_plain = {
     .dequantize = dequantize,
     .few = few,
     .weigh = weigh,
+    .transpose = transpose,
     .soften = soften,
     .softmax = softmax,
     .rmsnorm = rmsnorm,

@@ -38,32 +38,7 @@ static inline V exp_lanes(V x)
     return (V)((VU)y + ((VU)z << 23));
 }
 
-static float soften(float *x, size_t n, size_t width, float *largest)
-{
-    size_t whole = n - n % LANES, i = 0;
-    float rest[LANES];
-    for (size_t l = 0; l < LANES; l++)
-        rest[l] = whole + l < n ? x[whole + l] : -INFINITY;
-    V most = LOAD(rest), sums = ALL(0.0f);
-    for (; i < whole; i += LANES)
-        most = LARGER(most, LOAD(x + i));
-    *largest = LARGEST(most);
-    most = ALL(*largest);
-    for (i = 0; i < whole; i += LANES) {
-        V e = exp_lanes(LOAD(x + i) - most);
-        STORE(x + i, e);
-        sums = sums + e;
-    }
-    if (whole < n) {
-        STORE(rest, exp_lanes(LOAD(rest) - most));
-        for (size_t l = n - whole; l < LANES; l++)
-            rest[l] = 0; /* not the e^-87 that exp_lanes ends at */
-        sums = sums + LOAD(rest);
-        memcpy(x + whole, rest, (n - whole) * sizeof *x);
-    }
-    memset(x + n, 0, (width - n) * sizeof *x);
-    return SUM(sums);
-}
+#include <kernels/soften_vector.h>
 
 static float softmax(float *x, size_t n, float *entropy)
 {
@@ -287,7 +262,7 @@ static size_t reaching(const float *x, size_t n, float least, uint32_t *at)
 #define KERNELS_OF(set)                                                                                               \
     {                                                                                                                 \
         .name = set, .rows = MOST_ROWS, .dequantize = dequantize_lanes, .few = few, .weigh = weigh,                   \
-        .soften = soften, .softmax = softmax,                                                                         \
+        .transpose = transpose, .soften = soften, .softmax = softmax,                                                   \
         .rmsnorm = rmsnorm, .swiglu = swiglu, .rope_interleaved = rope_interleaved, .rope_halves = rope_halves,       \
         .scale = scale, .add = add_rows, .half_to_float = half_to_float, .float_to_half = float_to_half,              \
         .turn_interleaved = turn_interleaved, .turn_halves = turn_halves, .quantize_q8_0 = quantize_q8_0,             \

@@ -54,7 +54,8 @@ static void take_scratch(struct llama_context *c, struct take *t, uint32_t threa
     c->panel_floats = PRODUCT_PANEL;
     if (c->panel_floats < (size_t)LLAMA_BLOCK_KEYS * s->head)
         c->panel_floats = (size_t)LLAMA_BLOCK_KEYS * s->head;
-    size_t floats[] = { c->panel_floats, queries * s->head, queries * s->head, queries, queries, queries, queries,
+    size_t floats[] = { c->panel_floats, (size_t)LLAMA_BLOCK_KEYS * s->head, queries * s->head, queries * s->head,
+                        queries, queries, queries, queries,
                         queries * s->head, queries * LLAMA_BLOCK_STRIDE, queries * c->score_stride, queries, context };
     size_t each = 0;
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
@@ -66,7 +67,7 @@ static void take_scratch(struct llama_context *c, struct take *t, uint32_t threa
     for (uint32_t i = 0; i < threads; i++) {
         struct llama_scratch *w = &c->scratch[i];
         float *at = (float *)(void *)(c->scratch_memory + i * each * sizeof(float));
-        float **parts[] = { &w->panel, &w->queries, &w->results, &w->most, &w->sum, &w->part_most, &w->part_sum,
+        float **parts[] = { &w->panel, &w->across, &w->queries, &w->results, &w->most, &w->sum, &w->part_most, &w->part_sum,
                             &w->part_values, &w->block, &w->scores, &w->inverse, &w->value_norms };
         for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
             *parts[k] = at;

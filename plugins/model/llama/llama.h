@@ -99,6 +99,7 @@ void llama_turn(const struct llama *m, int32_t position, float *turn);
 /* Scratch of one thread. */
 struct llama_scratch {
     float *panel;              /* panel_floats: dequantized weights, or keys and values made ready */
+    float *across;             /* (head, LLAMA_BLOCK_KEYS): keys of a block */
     float *queries, *results;  /* (tile rows · group, head) */
     float *most, *sum;         /* (tile rows · group): of the results so far */
     float *part_most, *part_sum, *part_values; /* the same of one block of keys */
