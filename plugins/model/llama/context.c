@@ -133,7 +133,7 @@ int llama_context_create(void *self, const struct lathe_context_params *params, 
         status = lathe_fail(err, LATHE_ENOMEM, "model llama: no memory for the scratch of %u rows and %u tokens of context: "
                             "%zu bytes wanted", params->batch_tokens, params->context_tokens, t.wanted);
     if (status || (status = forward_kv_open(&c->kv, m->host, &shape, params, err)) ||
-        (status = pool_open(m->host, threads, &c->pool, err))) {
+        (status = pool_open(m->host, threads, &c->pool, err)) || (m->pin && (status = pool_pin(c->pool, err)))) {
         llama_context_destroy(c);
         return status;
     }

@@ -83,6 +83,7 @@ struct llama {
     uint64_t parameters, weight_bytes;
     uint32_t threads, swap_blocks;
     int resident;                          /* option weights = f32 */
+    int pin;                               /* option pin */
 };
 
 /* Reads everything into *m, which the caller has zeroed but for host, kernels, threads and

@@ -7,7 +7,7 @@
 
 #include "llama.h"
 
-enum { OPT_PATH, OPT_THREADS, OPT_WEIGHTS, OPT_SWAP_BLOCKS, OPT_COUNT };
+enum { OPT_PATH, OPT_THREADS, OPT_WEIGHTS, OPT_SWAP_BLOCKS, OPT_PIN, OPT_COUNT };
 
 /* OpenBLAS is told once, for the process, to start no threads of its own: the parallelism is
  * ours, and its threaded calls would wait for each other. Nothing else here links it. */
@@ -40,6 +40,7 @@ static int llama_create(const struct lathe_host *host, const struct lathe_config
     m->threads = (uint32_t)v[OPT_THREADS].integer;
     m->resident = v[OPT_WEIGHTS].integer == 1;
     m->swap_blocks = (uint32_t)v[OPT_SWAP_BLOCKS].integer;
+    m->pin = v[OPT_PIN].integer == 1;
     int status = gguf_open(host, v[OPT_PATH].text, &file, err);
     if (status == 0) {
         status = llama_load(m, file, err);
@@ -105,6 +106,8 @@ static const struct lathe_option llama_options[OPT_COUNT] = {
                       "Keep weights as the file has them, or dequantize all at load; the arithmetic is float32 in both." },
     [OPT_SWAP_BLOCKS] = { "swap_blocks", LATHE_OPTION_INTEGER, "0", 0, 1e7, "blocks",
                           NULL, "Room for KV blocks that are swapped out." },
+    [OPT_PIN] = { "pin", LATHE_OPTION_CHOICE, "no", 0, 0, "", "no|yes",
+                  "Keep each thread of a forward but the caller's on a core of its own: for one model alone on the machine." },
 };
 
 LATHE_EXPORT const struct lathe_plugin lathe_plugin = {
