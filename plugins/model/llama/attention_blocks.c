@@ -21,6 +21,19 @@ uint32_t llama_block_first(const struct llama_context *c, const struct llama_til
     return sees > key ? 0 : (key + 1 - sees) * llama_group(c);
 }
 
+/* The other side of the keys that are read now, or later ones: a run is a page or two somewhere in memory, where the
+ * processor's own prefetching begins anew each time. */
+static void fetch(const struct llama_context *c, const struct llama_keys *keys, int side, uint32_t key, uint32_t end)
+{
+    while (key < end) {
+        struct llama_run run = llama_find_run(c, keys, key, end);
+        const unsigned char *at = llama_run_at(c, keys, side, &run);
+        for (size_t i = 0; i < run.count * c->kv.row_bytes; i += 64)
+            __builtin_prefetch(at + i, 0, 2);
+        key += run.count;
+    }
+}
+
 void llama_block_attend(const struct llama_context *c, const struct llama_tile *tile, const struct llama_keys *keys,
                         struct llama_scratch *w, uint32_t block, const struct llama_partial *to)
 {
@@ -33,6 +46,7 @@ void llama_block_attend(const struct llama_context *c, const struct llama_tile *
     uint32_t whole = (end - from + WHOLE - 1) / WHOLE * WHOLE;
     for (uint32_t key = from; key < end;) {
         struct llama_rows rows = llama_next_rows(c, keys, 0, key, end, w->panel);
+        fetch(c, keys, 1, key, key + rows.count);
         k->transpose(w->across + (key - from), LLAMA_BLOCK_KEYS, rows.at, rows.count, head);
         key += rows.count;
     }
@@ -49,6 +63,8 @@ void llama_block_attend(const struct llama_context *c, const struct llama_tile *
     memset(to->values + first * head, 0, n * head * sizeof(float));
     for (uint32_t key = from; key < end;) {
         struct llama_rows rows = llama_next_rows(c, keys, 1, key, end, w->panel);
+        uint32_t next = key + LLAMA_BLOCK_KEYS;
+        fetch(c, keys, 0, next, next + rows.count < all ? next + rows.count : all);
         k->weigh(to->values + first * head, head, scores + (key - from), LLAMA_BLOCK_STRIDE, n, rows.at, head, rows.count,
                  head);
         key += rows.count;

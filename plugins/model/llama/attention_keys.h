@@ -10,10 +10,10 @@
 
 #include "llama.h"
 
-/* Keys that attention does at a time, and so many a panel holds: their values, 32 KB at 64 wide, stay in the
- * first-level cache. Their scores' rows lie so far apart. So few keys in a row are sooner copied than
- * multiplied alone. */
-enum { LLAMA_BLOCK_KEYS = 128, LLAMA_BLOCK_STRIDE = LLAMA_BLOCK_KEYS + 16, LLAMA_SHORT_RUN = 8 };
+/* Keys that attention does at a time: their values, 32 KB at 64 wide, stay in the first-level cache. Their
+ * scores' rows lie so far apart. Keys that a panel holds: converted and used at once. So few keys
+ * in a row are sooner copied than multiplied alone. */
+enum { LLAMA_BLOCK_KEYS = 128, LLAMA_BLOCK_STRIDE = LLAMA_BLOCK_KEYS + 16, LLAMA_PANEL_KEYS = 32, LLAMA_SHORT_RUN = 8 };
 
 /* Whose keys: those of a set of a slice, in one layer and KV head. */
 struct llama_keys {
@@ -68,7 +68,7 @@ static inline struct llama_rows llama_next_rows(const struct llama_context *c, c
         if (run.count >= LLAMA_SHORT_RUN || c->batch.slices[k->slice].kept_count == 0)
             return (struct llama_rows){ (const float *)(const void *)llama_run_at(c, k, side, &run), run.count };
     }
-    uint32_t count = keys - key < LLAMA_BLOCK_KEYS ? keys - key : LLAMA_BLOCK_KEYS;
+    uint32_t count = keys - key < LLAMA_PANEL_KEYS ? keys - key : LLAMA_PANEL_KEYS;
     llama_gather(c, k, side, key, key + count, panel);
     return (struct llama_rows){ panel, count };
 }

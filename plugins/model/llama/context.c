@@ -52,8 +52,8 @@ static void take_scratch(struct llama_context *c, struct take *t, uint32_t threa
     c->tile_rows = rows ? (uint32_t)rows : 1;
     size_t queries = c->tile_rows * group;
     c->panel_floats = PRODUCT_PANEL;
-    if (c->panel_floats < (size_t)LLAMA_BLOCK_KEYS * s->head)
-        c->panel_floats = (size_t)LLAMA_BLOCK_KEYS * s->head;
+    if (c->panel_floats < (size_t)LLAMA_PANEL_KEYS * s->head)
+        c->panel_floats = (size_t)LLAMA_PANEL_KEYS * s->head;
     size_t floats[] = { c->panel_floats, (size_t)LLAMA_BLOCK_KEYS * s->head, queries * s->head, queries * s->head,
                         queries, queries, queries, queries,
                         queries * s->head, queries * LLAMA_BLOCK_STRIDE, queries * c->score_stride, queries, context };
