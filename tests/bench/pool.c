@@ -101,7 +101,8 @@ int main(int argc, char **argv)
         return 1;
     for (uint32_t i = 0; i < count; i++)
         if (fixture_open(&sides[i], i < 2 ? "llama" : argv[3], options) ||
-            fixture_context(&sides[i], (struct lathe_context_params){ .blocks = 16, .context_tokens = 256, .threads = i % 2 ? threads : 1 })) {
+            fixture_context(&sides[i], (struct lathe_context_params){ .blocks = 16, .context_tokens = 256,
+                                                                      .threads = i % 2 ? threads : 1 })) {
             fprintf(stderr, "%s\n", sides[i].err.message);
             return 1;
         }

@@ -142,7 +142,8 @@ static void choose_ranges(struct llama_context *c)
     c->partial_queries = (size_t)rows * llama_group(c);
     c->partial_blocks = blocks;
     uint32_t wanted = (2 * ITEMS_A_THREAD * threads + pairs - 1) / pairs;
-    if (pairs * c->partial_blocks * c->partial_queries * (2 + c->kv.head_width) <= c->partial_floats && blocks >= 2 * BLOCKS_A_RANGE)
+    size_t floats = pairs * c->partial_blocks * c->partial_queries * (2 + c->kv.head_width);
+    if (floats <= c->partial_floats && blocks >= 2 * BLOCKS_A_RANGE)
         c->ranges = wanted < blocks / BLOCKS_A_RANGE ? wanted : blocks / BLOCKS_A_RANGE;
 }
 
