@@ -156,7 +156,10 @@ static int given_tokens(struct engine *e, const struct engine_submit *submit, st
     live->teacher = submit->forced_tokens != NULL;
     if (!live->teacher)
         return LATHE_OK;
-    if ((e->picks && !e->by_length) || !live->req.tokens)
+    if (!live->req.tokens)
+        return lathe_fail(err, LATHE_EUNSUPPORTED, "an answer is given to a prompt of which only the length is known; give "
+                          "the prompt's tokens too");
+    if (e->picks && !e->by_length)
         return lathe_fail(err, LATHE_EUNSUPPORTED, "model/%s picks its tokens itself: an answer can be given to a model with "
                           "logits only", e->params.parts.model->plugin->name);
     if (live->forced == 0)

@@ -23,10 +23,13 @@ static const struct command commands[] = {
     { "replay", "a run again, from its rows; the first difference named", cmd_replay },
 #endif
 #ifdef HAVE_CMD_EXPORT
-    { "export", "a database's tables as CSV files", cmd_export },
+    { "export", "a database for other programs: CSV, Perfetto and chrome://tracing, OpenTelemetry", cmd_export },
 #endif
 #ifdef HAVE_CMD_REPORT
     { "report", "a database as one page to look at: runs, latencies, timelines, attention", cmd_report },
+#endif
+#ifdef HAVE_CMD_WHY
+    { "why", "one paragraph on the slowest token, a request or a step: what took the time", cmd_why },
 #endif
 #ifdef HAVE_CMD_MERGE
     { "merge", "runs of several databases into one", cmd_merge },
@@ -48,6 +51,9 @@ static const struct command commands[] = {
 #endif
 #ifdef HAVE_CMD_EVAL
     { "eval", "perplexity of a text", cmd_eval },
+#endif
+#ifdef HAVE_CMD_BENCH
+    { "bench", "tokens a second, beside what the machine allows", cmd_bench },
 #endif
     { "plugins", "what stages there are, with their options", cmd_plugins },
 #ifdef HAVE_CMD_SERVICES

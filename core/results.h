@@ -16,6 +16,10 @@
  * lathe, or with rows that can't be reached: one sentence. [main] */
 int results_open(const char *path, sqlite3 **db, struct lathe_error *err);
 
+/* Makes tables and columns that an older lathe's database lacks readable on this connection: empty, and with their
+ * defaults. For who asks more than its own rows: csv and merge take it as it is. [main] */
+int results_complete(sqlite3 *db, const char *path, struct lathe_error *err);
+
 struct table_column {
     char name[64];
     bool blob;

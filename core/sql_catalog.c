@@ -14,9 +14,10 @@
 /* Of an ordinary database's objects, and the extension's tables, which are in every database. */
 #define RELATIONS                                                                                   \
     "SELECT name, type, sql FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT GLOB 'sqlite_*' " \
-    "UNION ALL SELECT name, 'table', NULL FROM pragma_module_list WHERE name IN ('attention', 'attention_weights')"
+    "UNION ALL SELECT name, 'table', NULL FROM pragma_module_list WHERE name IN "                      \
+    "('attention', 'attention_weights', 'layer_norms', 'head_norms', 'layer_lens', 'layer_hidden')"
 
-enum { GAP = 2, LEAST_COMMENT = 20 };
+enum { GAP = 2, LEAST_COMMENT = 20, USUAL_NAME = 38 }; /* a longer name moves its own comment alone */
 
 /* ---- comments ---- */
 
@@ -104,13 +105,28 @@ static bool made_by_lathe(sqlite3 *db)
     return ours;
 }
 
+static struct span extension_comment(const char *name)
+{
+    static const char *const said[][2] = {
+        { "attention", "Of the extension: what attention_token has packed, a row a head." },
+        { "attention_weights", "Of the extension: the same, a row a key; measure is weight, score or value." },
+        { "layer_norms", "Of the extension: norms that layer_token has packed, a row a layer." },
+        { "head_norms", "Of the extension: norms of what each head adds, a row a head." },
+        { "layer_lens", "Of the extension: what each layer would say, a row a token, rank 1 the likeliest." },
+        { "layer_hidden", "Of the extension: the residual stream after a layer, a row a dimension." },
+    };
+    for (size_t i = 0; name && i < sizeof said / sizeof *said; i++)
+        if (strcmp(name, said[i][0]) == 0)
+            return (struct span){ said[i][1], strlen(said[i][1]) };
+    return (struct span){ "", 0 };
+}
+
 static struct span comment_of(sqlite3_stmt *relation, bool ours)
 {
     const char *name = (const char *)sqlite3_column_text(relation, 0);
     const char *sql = (const char *)sqlite3_column_text(relation, 1);
-    static const char extension[] = "Of the extension: what attention_token has packed, a row for each layer and head.";
     if (!sql)
-        return (struct span){ extension, sizeof extension - 1 };
+        return extension_comment(name);
     if (ours && sqlite3_strnicmp(sql, "create table", 12) == 0) {
         struct span known = table_comment(name ? name : "");
         if (known.count > 0)
@@ -121,24 +137,26 @@ static struct span comment_of(sqlite3_stmt *relation, bool ours)
 
 int sql_list(sqlite3 *db, FILE *out, enum sql_relation relation, int columns, bool whole)
 {
-    static const char query[] = "SELECT name, sql, max(length(name)) OVER () FROM (" RELATIONS ") WHERE type = ?1 ORDER BY sql IS NULL, name";
+    static const char query[] = "SELECT name, sql, max(length(name)) FILTER (WHERE length(name) <= ?2) OVER () FROM (" RELATIONS ") WHERE type = ?1 ORDER BY sql IS NULL, name";
     sqlite3_stmt *statement;
     int count = 0;
     bool ours = made_by_lathe(db);
     if (sqlite3_prepare_v2(db, query, -1, &statement, NULL) != SQLITE_OK)
         return 0;
     sqlite3_bind_text(statement, 1, relation == SQL_VIEWS ? "view" : "table", -1, SQLITE_STATIC);
+    sqlite3_bind_int(statement, 2, USUAL_NAME);
     for (; sqlite3_step(statement) == SQLITE_ROW; count++) {
         const char *name = (const char *)sqlite3_column_text(statement, 0);
-        int widest = sqlite3_column_int(statement, 2) + GAP, room = columns - 1 - widest;
+        int widest = sqlite3_column_int(statement, 2) + GAP;
         struct span comment = comment_of(statement, ours);
         int width = sql_print_text(out, name ? name : "", (size_t)sqlite3_column_bytes(statement, 0), 0);
         if (comment.count > 0) {
-            fprintf(out, "%*s", widest > width ? widest - width : 1, "");
+            int from = widest > width ? widest : width + 1, room = columns - 1 - from;
+            fprintf(out, "%*s", from - width, "");
             if (columns == 0 || room < LEAST_COMMENT)
                 sql_print_text(out, comment.bytes, comment.count, 0);
             else if (whole)
-                print_wrapped(out, comment, widest, columns - 1);
+                print_wrapped(out, comment, from, columns - 1);
             else
                 sql_print_text(out, comment.bytes, comment.count, room);
         }

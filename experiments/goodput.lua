@@ -15,6 +15,7 @@
 --   lathe run experiments/goodput.lua
 --   lathe run experiments/goodput.lua -- --ttft 2 --tpot 0.1 --svg goodput.svg
 local lathe    = require "lathe"
+local plot     = require "lathe.plot"
 local stats    = require "lathe.stats"
 local workload = require "lathe.workload"
 
@@ -87,23 +88,14 @@ local function curves(o, s, ways, top)
   return rates
 end
 
--- gnuplot's, as scripts/lathe/sweep_plot.lua has it of sweeps; false without it.
 local function draw(file, title, rates, ways)
-  local probe <close> = io.popen "command -v gnuplot"
-  if not probe:read "l" then return false end
-  local lines, parts = { "set terminal svg size 800,500 noenhanced background rgb 'white'", ("set output %q"):format(file),
-    ("set title %q"):format(title), "set xlabel 'requests a second'", "set ylabel '% within targets'", "set yrange [0:105]",
-    "set key outside right top", "set grid" }, { "90 notitle lc rgb 'grey' dt 2", "99 notitle lc rgb 'grey' dt 2" }
+  local lines = {}
   for i, way in ipairs(ways) do
-    lines[#lines + 1] = ("$w%d << EOD"):format(i)
-    for k, rate in ipairs(rates) do lines[#lines + 1] = ("%g %g"):format(rate, way.curve[k]) end
-    lines[#lines + 1] = "EOD"
-    parts[#parts + 1] = ("$w%d with linespoints title %q"):format(i, way.name)
+    lines[i] = { title = way.name }
+    for k, rate in ipairs(rates) do lines[i][k] = { rate, way.curve[k] } end
   end
-  lines[#lines + 1] = "plot " .. table.concat(parts, ", ")
-  local pipe = assert(io.popen("gnuplot", "w"))
-  pipe:write(table.concat(lines, "\n"), "\n")
-  return pipe:close()
+  return plot.lines { file = file, title = title, x = "requests a second", y = "% within targets", from = 0, to = 105,
+                      marks = { 90, 99 }, lines = lines }
 end
 
 local function shown(values)

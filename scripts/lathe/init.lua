@@ -17,10 +17,11 @@
 --   lathe.faults { seed = 1, replicas = 8, horizon = 600, mtbf = 120, mttr = 5 }   deaths to simulate, for faults = …
 --   lathe.options { rate = { default = 2, help = "…" } }   what `-- --rate 3` may change
 --   lathe.product { a = { 1, 2 }, b = { "x", "y" } } every combination
+--   lathe.plot.lines { file = "x.svg", lines = … }   pictures by gnuplot: lines, ecdf, heat, heads, attention, timeline
 --   lathe.print(rows)                                a table with aligned columns
 --   lathe.json.encode(value), lathe.json.decode(text)
 --
--- The rest is in lathe.workload, lathe.stats, lathe.swift. How sweeps go stands in lathe/sweep.lua.
+-- The rest is in lathe.workload, lathe.stats, lathe.attention, lathe.swift. How sweeps go stands in lathe/sweep.lua.
 local check   = require "lathe.check"
 local core    = require "lathe.core"
 local passage = require "lathe.passage"
@@ -38,6 +39,7 @@ local lathe = {
   json    = { encode = core.json_encode, decode = core.json_decode, null = core.null },
   product = require "lathe.product",
   print   = require "lathe.print",
+  plot    = require "lathe.plot",
   policy  = require "lathe.policy",
   profile = require "lathe.profile",
   faults  = require "lathe.faults",

@@ -63,7 +63,8 @@ def save(golden):
             for name, text in json.load(f)["texts"].items():
                 mine = golden["texts"].setdefault(name, text)
                 if mine["ids"] == text["ids"]:
-                    mine["nll"] = {**text["nll"], **mine["nll"]}
+                    for policy, nll in text["nll"].items():
+                        mine["nll"].setdefault(policy, nll)
     lines = []
     for name, text in sorted(golden["texts"].items()):
         policies = ",\n    ".join(f"{json.dumps(p)}: {json.dumps(v)}" for p, v in sorted(text["nll"].items()))

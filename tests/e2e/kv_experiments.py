@@ -30,7 +30,8 @@ def eviction(folder):
     r = run(folder, "kv_eviction", "--texts", "2", "--tokens", "96", "--budgets", "0.2", "--keys", "1", "--answer", "6", "--piece", "32")
     check("kv_eviction ends well and says nothing on stderr", r.returncode == 0 and r.stderr == "")
     rows = {name: values for name, *values in re.findall(
-        r"^(full|window|sinks|sinks, original|h2o|random) +(\d+) +([\d.]+) +[\d.]+ +[\d.]+ +([\d.]+) +([\d.]+) +([\d.]+) +(\d) of 1 +(\d+)$", r.stdout, re.M)}
+        r"^(full|window|sinks|sinks, original|h2o|random) +(\d+) +([\d.]+) +[\d.]+ +[\d.]+ +([\d.]+) +([\d.]+) +([\d.]+) +(\d) of 1 +(\d+)$",
+        r.stdout, re.M)}
     check("it has a row of each policy", sorted(rows) == ["full", "h2o", "random", "sinks", "sinks, original", "window"])
     if len(rows) != 6:
         return

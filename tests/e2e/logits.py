@@ -13,6 +13,7 @@ import tempfile
 lathe, source = os.environ["LATHE"], pathlib.Path(os.environ["LATHE_SOURCE"])
 failures = []
 TINY = ("--set", "model=tiny")
+FLOAT32 = ("--set", "model=llama:compute=blas")  # as the golden data
 
 
 def run(*words, text=None):
@@ -95,11 +96,11 @@ model = next((p for p in [*(pathlib.Path(f) / "smollm2-135m.gguf" for f in os.en
 if model:
     worst = 0
     for prompt in json.loads((source / "tests/data/golden_logits.json").read_text())["prompts"]:
-        r = run("logits", "-m", str(model), "--ids", "-", "--top", "20", "--json", text=json.dumps(prompt["ids"]))
+        r = run("logits", "-m", str(model), *FLOAT32, "--ids", "-", "--top", "20", "--json", text=json.dumps(prompt["ids"]))
         found = {x["id"]: x["logprob"] for x in json.loads(r.stdout)}
         worst = max(worst, *(abs(found.get(i, -99) - logprob) for i, logprob in prompt["top"][:18]))
         if len(prompt["ids"]) > 1:
-            r = run("eval", "-m", str(model), "--ids", "-", "--json", text=json.dumps(prompt["ids"]))
+            r = run("eval", "-m", str(model), *FLOAT32, "--ids", "-", "--json", text=json.dumps(prompt["ids"]))
             worst = max(worst, abs(json.loads(r.stdout)["nll_total"] - prompt["nll"]) / len(prompt["ids"]))
     check(f"the real model agrees with transformers (within {worst:.1e})", worst <= 0.001)
 else:

@@ -258,6 +258,17 @@ void gguf_close(struct gguf *g)
     lathe_free(g->host, g);
 }
 
+void gguf_release(const struct gguf *g, const struct lathe_tensor *t)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)t->data, bytes = t->row_bytes;
+    for (uint32_t i = 0; i + 1 < t->rank; i++)
+        bytes *= t->shape[i];
+    from = (from + page - 1) / page * page; /* whole pages inside of it: the rest are its neighbours' too */
+    uintptr_t end = ((uintptr_t)t->data + bytes) / page * page;
+    if (g->map && from < end)
+        madvise((void *)from, end - from, MADV_DONTNEED); /* a hint: a refusal costs memory only */
+}
+
 /* ---- asking ---- */
 
 static int find_key(const struct gguf *g, const char *name, struct header_key *key, struct lathe_error *err)

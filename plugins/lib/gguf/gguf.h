@@ -75,6 +75,9 @@ int gguf_tensor(const struct gguf *gguf, const char *name, struct lathe_tensor *
 uint64_t gguf_tensor_count(const struct gguf *gguf);
 int gguf_tensor_at(const struct gguf *gguf, uint64_t index, struct gguf_string *name, struct lathe_tensor *tensor);
 
+/* The tensor's bytes are not needed any more: its pages leave memory (and are read again, if they are). */
+void gguf_release(const struct gguf *gguf, const struct lathe_tensor *tensor);
+
 const char *gguf_path(const struct gguf *gguf);
 size_t gguf_file_bytes(const struct gguf *gguf);
 

@@ -40,7 +40,7 @@ static void dequantize_q8_0(const uint8_t *b, float *y, size_t blocks)
 
 /* The other way: d = largest / 127, q = x / d rounded to even by the adder. The largest is found among the
  * bits of magnitudes, which order as they do; NaN is the largest of all and makes the block NaN. */
-static void quantize_q8_0(void *row, const float *x, size_t count)
+static inline void quantize_q8_0(void *row, const float *x, size_t count)
 {
     uint8_t *b = row;
     for (size_t done = 0; done < count; done += 32, x += 32, b += 34) {

@@ -22,6 +22,7 @@
 
 typedef uint32_t VU __attribute__((vector_size(LANES * 4)));
 
+
 static inline V exp_lanes(V x)
 {
     x = LARGER(x, ALL(-87.0f));

@@ -11,6 +11,8 @@
 #include <math.h>
 #include <string.h>
 
+#include <cblas.h>
+
 #include "attention_blocks.h"
 
 enum { WHOLE = 64 }; /* scores of so many keys come out in whole vectors, by the same instructions for each */
@@ -19,6 +21,20 @@ uint32_t llama_block_first(const struct llama_context *c, const struct llama_til
 {
     uint32_t key = block * LLAMA_BLOCK_KEYS, sees = c->batch.rows[tile->first].keys; /* each row one more than the last */
     return sees > key ? 0 : (key + 1 - sees) * llama_group(c);
+}
+
+enum { FEW_QUERIES = 8 }; /* own kernels' even with compute = blas */
+
+/* y (n, columns) += x (n, k) · w (k, columns): by own kernels, or where many rows and compute = blas, by
+ * OpenBLAS, which is the reference. */
+static void multiply(const struct llama_context *c, float *y, uint32_t y_stride, const float *x, uint32_t x_stride, uint32_t n,
+                     const float *w, uint32_t w_stride, uint32_t k, uint32_t columns)
+{
+    if (c->model->blas && n > FEW_QUERIES)
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)columns, (int)k, 1.0f, x, (int)x_stride, w,
+                    (int)w_stride, 1.0f, y, (int)y_stride);
+    else
+        c->model->kernels->weigh(y, y_stride, x, x_stride, n, w, w_stride, k, columns);
 }
 
 /* The other side of the keys that are read now, or later ones: a run is a page or two somewhere in memory, where the
@@ -52,7 +68,8 @@ void llama_block_attend(const struct llama_context *c, const struct llama_tile *
     }
     for (uint32_t q = 0; q < n; q++)
         memset(scores + (size_t)q * LLAMA_BLOCK_STRIDE, 0, whole * sizeof *scores);
-    k->weigh(scores, LLAMA_BLOCK_STRIDE, w->queries + first * head, head, n, w->across, LLAMA_BLOCK_KEYS, head, whole);
+    multiply(c, scores, LLAMA_BLOCK_STRIDE, w->queries + first * head, (uint32_t)head, n, w->across, LLAMA_BLOCK_KEYS,
+             (uint32_t)head, whole);
     for (uint32_t q = first; q < first + n; q++) {
         float *row = w->block + (size_t)q * LLAMA_BLOCK_STRIDE;
         uint32_t sees = c->batch.rows[tile->first + q / group].keys, most = sees < end ? sees : end;
@@ -65,8 +82,8 @@ void llama_block_attend(const struct llama_context *c, const struct llama_tile *
         struct llama_rows rows = llama_next_rows(c, keys, 1, key, end, w->panel);
         uint32_t next = key + LLAMA_BLOCK_KEYS;
         fetch(c, keys, 0, next, next + rows.count < all ? next + rows.count : all);
-        k->weigh(to->values + first * head, head, scores + (key - from), LLAMA_BLOCK_STRIDE, n, rows.at, head, rows.count,
-                 head);
+        multiply(c, to->values + first * head, (uint32_t)head, scores + (key - from), LLAMA_BLOCK_STRIDE, n, rows.at,
+                 (uint32_t)head, rows.count, (uint32_t)head);
         key += rows.count;
     }
 }

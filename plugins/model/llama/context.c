@@ -34,7 +34,7 @@ void llama_context_destroy(void *context)
     pool_close(c->pool);
     forward_kv_close(&c->kv);
     void *const owned[] = { c->batch.rows, c->batch.slice_rows, c->batch.slice_kept, c->batch.slice_mass, c->x, c->h, c->qkv,
-                            c->mixed, c->feed, c->turns, c->key_turns, c->mass_lanes, c->out, c->lens, c->lens_rows,
+                            c->mixed, c->quantized, c->feed, c->turns, c->key_turns, c->mass_lanes, c->out, c->lens, c->lens_rows,
                             c->tiles, c->partials, c->ended, c->scratch, c->scratch_memory };
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         lathe_free(host, owned[i]);
@@ -113,6 +113,10 @@ int llama_context_create(void *self, const struct lathe_context_params *params, 
     c->mixed = take(&t, n, q * sizeof(float));
     c->feed = take(&t, n, 2 * s->feed * sizeof(float));
     c->turns = take(&t, n, s->rotated * sizeof(float));
+    if (m->integer) {
+        size_t rows = n > params->output_rows ? n : params->output_rows, columns = s->feed > q ? s->feed : q;
+        c->quantized = take(&t, rows, integer_row_bytes(columns > s->width ? columns : s->width));
+    }
     c->out = take(&t, params->output_rows, s->width * sizeof(float));
     c->lens_capacity = LENS_FLOATS / s->vocab < LENS_ROWS ? LENS_FLOATS / s->vocab + 1 : LENS_ROWS;
     c->lens_capacity = c->lens_capacity < params->batch_tokens ? c->lens_capacity : params->batch_tokens;

@@ -33,8 +33,7 @@ static void embed_rows(void *arg, uint32_t item, uint32_t thread)
     (void)thread;
     for (uint32_t r = item * ROWS_AN_ITEM; r < last_row(c, item); r++) {
         const struct forward_row *row = &c->batch.rows[r];
-        m->kernels->dequantize(e->dtype, e->bytes + row->token * e->row_bytes, c->x + (size_t)r * m->shape.width,
-                               m->shape.width);
+        llama_row(m, e, (uint32_t)row->token, c->x + (size_t)r * m->shape.width);
         llama_turn(m, forward_row_turn(&c->batch, row), c->turns + (size_t)r * m->shape.rotated);
     }
 }

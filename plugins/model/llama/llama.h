@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* model/llama: Llama-shaped transformers from GGUF files, in float32.
+/* model/llama: Llama-shaped transformers from GGUF files.
  *
  *     plugin.c     the descriptor, options, create and describe
  *     weights.c    the file's metadata and tensors, checked against each other
+ *     store.c      matrices in memory: as the file has them, in float32, or packed
  *     rope.c       rotary frequencies and their scaling
  *     context.c    what one engine needs: KV pool, scratch, threads
  *     forward.c    the loop over layers: read this first
@@ -20,10 +21,16 @@
  *     x += attention(q, keys, values) · Woᵀ
  *     h = rmsnorm(x);  x += (silu(h·Wgateᵀ) ∘ h·Wupᵀ) · Wdownᵀ
  *
- * Weights stay as the file has them and are dequantized to float32 where they are used: a
- * panel of rows at a time, in the cache's reach, for all rows of a product. The
- * arithmetic is float32 throughout, the same numbers as if all weights had been dequantized
- * at load (option weights = f32 does that, for comparison). */
+ * Products, by option compute. int8: quantized weights are packed at load and multiplied in integers
+ * with rows that are quantized in flight (kernels/integer.h); everything else is float32. exact, blas:
+ * weights stay as the file has them and are dequantized to float32 where they are used, a panel of rows
+ * at a time, in the cache's reach, for all rows of a product: the same numbers as if all had been
+ * dequantized at load (option weights = f32 does that, for comparison).
+ *
+ * Bits. With int8 and exact what a row becomes depends on its request's tokens alone: products add a
+ * row's sums in an order of their own, attention goes through a row's keys in order, each on its own,
+ * and everything between works row by row. blas leaves attention of many queries to OpenBLAS, whose
+ * sums depend on how many there are. */
 #ifndef MODEL_LLAMA_H
 #define MODEL_LLAMA_H
 
@@ -34,6 +41,7 @@
 #include <forward/kv.h>
 #include <forward/probe.h>
 #include <gguf/gguf.h>
+#include <kernels/integer.h>
 #include <kernels/kernels.h>
 #include <kernels/pool.h>
 #include <lathe/host.h>
@@ -46,12 +54,12 @@ enum {
     LLAMA_MAX_HEAD = 1024,
 };
 
-/* (rows, columns), rows of `dtype`. Empty: bytes NULL. */
+/* (rows, columns): rows of `dtype`, row_bytes apart; or groups of packed rows, where form isn't PACKED_NOT. */
 struct matrix {
     const unsigned char *bytes;
     size_t row_bytes;
     uint32_t rows, columns;
-    int32_t dtype;
+    int32_t dtype, form;
 };
 
 struct llama_layer {
@@ -71,6 +79,8 @@ struct llama_shape {
 struct llama {
     const struct lathe_host *host;
     const struct kernels *kernels;
+    const struct integer_kernels *integer; /* of products with packed weights; NULL: all products in float32 */
+    struct pool *loaders;                  /* while weights are read */
     struct llama_shape shape;
     char architecture[32], name[96], quantization[16];
     struct matrix embedding, output;       /* (vocab, width); the same one when tied */
@@ -84,6 +94,7 @@ struct llama {
     uint32_t threads, swap_blocks;
     int resident;                          /* option weights = f32 */
     int pin;                               /* option pin */
+    int blas;                              /* attention of many queries by OpenBLAS */
 };
 
 /* Reads everything into *m, which the caller has zeroed but for host, kernels, threads and
@@ -91,6 +102,11 @@ struct llama {
 int llama_load(struct llama *m, const struct gguf *file, struct lathe_error *err);
 void llama_free_weights(struct llama *m);
 void *llama_take(struct llama *m, size_t count, size_t each, struct lathe_error *err);
+/* A checked tensor as this model keeps it; the file's pages are let go. [loader] */
+int llama_store(struct llama *m, const struct gguf *file, const struct lathe_tensor *t, struct matrix *matrix,
+                struct lathe_error *err);
+/* to (columns) = one row, as numbers. */
+void llama_row(const struct llama *m, const struct matrix *w, uint32_t row, float *to);
 
 /* Reads rope.* of the metadata and the tensor rope_freqs.weight. [loader] */
 int llama_load_rope(struct llama *m, const struct gguf *file, struct lathe_error *err);
@@ -129,6 +145,7 @@ struct llama_context {
     float *turns;              /* (batch_tokens, rotated) */
     float *key_turns;          /* (context_tokens, rotated): of keys that are rotated when read; NULL: when stored */
     float *mass_lanes;         /* (LLAMA_MASS_LANES, score_stride) */
+    unsigned char *quantized;  /* rows of a product's x, as integer kernels want them; NULL: none is wanted */
     float *out;                /* (output_rows, width): normalized rows that want logits or hidden states */
     float *lens;               /* (lens_capacity, vocab): logits of rows of the residual stream */
     uint32_t *lens_rows, lens_capacity;

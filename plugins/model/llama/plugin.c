@@ -7,7 +7,8 @@
 
 #include "llama.h"
 
-enum { OPT_PATH, OPT_THREADS, OPT_WEIGHTS, OPT_SWAP_BLOCKS, OPT_PIN, OPT_COUNT };
+enum { OPT_PATH, OPT_THREADS, OPT_WEIGHTS, OPT_SWAP_BLOCKS, OPT_COMPUTE, OPT_PIN, OPT_COUNT };
+enum { COMPUTE_AUTO, COMPUTE_INT8, COMPUTE_BLAS, COMPUTE_EXACT };
 
 /* OpenBLAS is told once, for the process, to start no threads of its own: the parallelism is
  * ours, and its threaded calls would wait for each other. Nothing else here links it. */
@@ -41,9 +42,19 @@ static int llama_create(const struct lathe_host *host, const struct lathe_config
     m->resident = v[OPT_WEIGHTS].integer == 1;
     m->swap_blocks = (uint32_t)v[OPT_SWAP_BLOCKS].integer;
     m->pin = v[OPT_PIN].integer == 1;
-    int status = gguf_open(host, v[OPT_PATH].text, &file, err);
+    m->blas = v[OPT_COMPUTE].integer == COMPUTE_BLAS;
+    if (v[OPT_COMPUTE].integer == COMPUTE_INT8 || (v[OPT_COMPUTE].integer == COMPUTE_AUTO && !m->resident))
+        m->integer = integer_best();
+    int status = m->integer && m->resident
+                     ? lathe_fail(err, LATHE_EINVAL, "model llama: compute = int8 needs quantized weights, weights = f32 "
+                                  "undoes that: leave one of the two out")
+                     : gguf_open(host, v[OPT_PATH].text, &file, err);
     if (status == 0) {
-        status = llama_load(m, file, err);
+        status = pool_open(host, m->threads ? m->threads : pool_cores(), &m->loaders, err);
+        if (status == 0)
+            status = llama_load(m, file, err);
+        pool_close(m->loaders);
+        m->loaders = NULL;
         gguf_close(file);
     }
     if (status) {
@@ -103,9 +114,14 @@ static const struct lathe_option llama_options[OPT_COUNT] = {
     [OPT_THREADS] = { "threads", LATHE_OPTION_INTEGER, "0", 0, POOL_MAX_THREADS, "threads",
                       NULL, "Threads of a forward, the caller's included; 0: one a processor." },
     [OPT_WEIGHTS] = { "weights", LATHE_OPTION_CHOICE, "keep", 0, 0, "", "keep|f32",
-                      "Keep weights as the file has them, or dequantize all at load; the arithmetic is float32 in both." },
+                      "Keep weights as the file has them, or dequantize all at load, which needs float32 arithmetic." },
     [OPT_SWAP_BLOCKS] = { "swap_blocks", LATHE_OPTION_INTEGER, "0", 0, 1e7, "blocks",
                           NULL, "Room for KV blocks that are swapped out." },
+    [OPT_COMPUTE] = { "compute", LATHE_OPTION_CHOICE, "auto", 0, 0, "", "auto|int8|blas|exact",
+                      "int8: quantized weights are multiplied in integers, activations rounded to 8 bits by 32. exact: float32 "
+                      "by own kernels. These two give a request the same bits in any batch, however its prompt is cut, with "
+                      "any number of threads. blas: float32, attention of prompts by OpenBLAS: the reference. auto: int8; "
+                      "with weights = f32, exact." },
     [OPT_PIN] = { "pin", LATHE_OPTION_CHOICE, "no", 0, 0, "", "no|yes",
                   "Keep each thread of a forward but the caller's on a core of its own: for one model alone on the machine." },
 };
@@ -117,7 +133,7 @@ LATHE_EXPORT const struct lathe_plugin lathe_plugin = {
     .concurrency = LATHE_SERIAL,
     .name = "llama",
     .version = "1.0.0",
-    .summary = "Llama-shaped transformers (llama, qwen2) from GGUF files, float32 by OpenBLAS and own kernels.",
+    .summary = "Llama-shaped transformers (llama, qwen2) from GGUF files, in 8-bit integers or float32.",
     .citation = "@article{touvron2023llama, title={LLaMA: Open and Efficient Foundation Language Models}, "
                 "author={Touvron, Hugo and others}, journal={arXiv:2302.13971}, year={2023}}",
     .options = llama_options,

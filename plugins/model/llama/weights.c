@@ -176,22 +176,7 @@ static int load_matrix(struct llama *m, const struct gguf *file, const char *nam
     int status = find(file, name, rows, columns, &t, err);
     if (status)
         return status;
-    size_t row = m->resident ? columns * sizeof(float) : (size_t)columns / lathe_dtype_block(t.dtype) *
-                                                             lathe_dtype_block_bytes(t.dtype);
-    unsigned char *bytes = llama_take(m, rows, row, err);
-    if (!bytes)
-        return err->code;
-    for (uint32_t i = 0; i < rows; i++) {
-        const unsigned char *from = (const unsigned char *)t.data + (size_t)i * t.row_bytes;
-        if (m->resident)
-            m->kernels->dequantize(t.dtype, from, (float *)(void *)(bytes + i * row), columns);
-        else
-            memcpy(bytes + i * row, from, row);
-    }
-    *matrix = (struct matrix){ bytes, row, rows, columns, m->resident ? LATHE_F32 : t.dtype };
-    m->parameters += (uint64_t)rows * columns;
-    m->weight_bytes += (uint64_t)rows * row;
-    return 0;
+    return llama_store(m, file, &t, matrix, err);
 }
 
 static int load_layer(struct llama *m, const struct gguf *file, uint32_t l, struct lathe_error *err)

@@ -79,6 +79,9 @@ fails(function() return r:perplexity "one" end, "a request's number")
 fails(function() return free:perplexity() end, "forced = { ids }")
 fails(function() return r.perplexty end, "did you mean \"perplexity\"?")
 local sim = lathe.model "sim"
-fails(function() lathe.run { model = sim, clock = "virtual", workload = { { prompt_tokens = 4, forced = { 1 } } } } end, "real clock")
-local refused = lathe.run { model = sim, trace = false, workload = { { tokens = { 1 }, forced = { 1 } }, { tokens = { 1 }, max_tokens = 1 } } }
-truth(refused:outputs()[1].error:find "picks its tokens itself", "by a model that picks")
+-- a simulated model says what is given, and has no opinion of it
+local said = lathe.run { model = sim, clock = "virtual", workload = { { tokens = { 1, 2 }, forced = { 5, 6, 7 } } } }
+equal(#said:query "select * from token where run_id = :run and kind = 'output' and token = position + 3", 3, "tokens 5, 6, 7 at 2, 3, 4")
+equal(#said:query "select * from score where run_id = :run", 0, "nothing is scored")
+local short = lathe.run { model = sim, clock = "virtual", workload = { { prompt_tokens = 4, forced = { 1 } } } }
+equal(short.summary.refused or short.summary.failed, 1, "a prompt known by its length")

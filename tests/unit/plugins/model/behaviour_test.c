@@ -20,9 +20,9 @@ static char zoo_two_layers[1024], zoo_one_layer[1024], zoo_qwen[1024];
 static struct subject subjects[] = {
     { "tiny", { { "layers", "3" }, { "heads", "4" }, { NULL, NULL } }, 0, 0 },
     { "tiny", { { "layers", "1" }, { "heads", "3" }, { NULL, NULL } }, 0, 1 },
-    { "llama", { { "path", zoo_two_layers }, { "swap_blocks", "8" }, { NULL, NULL } }, 2e-4, 0 },
-    { "llama", { { "path", zoo_one_layer }, { "swap_blocks", "8" }, { NULL, NULL } }, 2e-4, 1 },
-    { "llama", { { "path", zoo_qwen }, { "swap_blocks", "8" }, { NULL, NULL } }, 2e-4, 0 },
+    { "llama", { { "path", zoo_two_layers }, { "swap_blocks", "8" }, { "compute", "exact" }, { NULL, NULL } }, 2e-4, 0 },
+    { "llama", { { "path", zoo_one_layer }, { "swap_blocks", "8" }, { "compute", "exact" }, { NULL, NULL } }, 2e-4, 1 },
+    { "llama", { { "path", zoo_qwen }, { "swap_blocks", "8" }, { "compute", "exact" }, { NULL, NULL } }, 2e-4, 0 },
 };
 enum { SUBJECTS = sizeof subjects / sizeof *subjects, BLOCK = 5, LENGTH = 60, TABLE = 16 };
 

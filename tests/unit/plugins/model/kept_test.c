@@ -49,6 +49,8 @@ static void begin(const struct subject *s, const struct way *w)
     if (s->file) {
         snprintf(path, sizeof path, "%s/zoo/%s", TEST_DATA, s->file);
         options[0] = (struct fixture_option){ "path", path };
+        options[1] = (struct fixture_option){ "compute", "exact" };
+        options[2] = (struct fixture_option){ NULL, NULL };
     }
     if (fixture_open(&f, s->plugin, options) ||
         fixture_context(&f, (struct lathe_context_params){

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The same bits for a request alone and among others, and with any number of threads, as long
- * as its own prompt is cut the same way: on tiny files of every tensor type. */
+/* The same bits for a request alone and among others, and with any number of threads; with compute =
+ * blas as long as its own prompt is cut the same way, otherwise however it is cut: on tiny files of
+ * every tensor type. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +9,7 @@
 
 #include "golden.h"
 
-enum { REQUESTS = 37, STEPS = 3, TABLE = 2, MOST_VOCAB = 4096 };
+enum { REQUESTS = 37, STEPS = 3, TABLE = 2, MOST_VOCAB = 4096, MOST_PROMPT = 24 };
 
 static float alone[REQUESTS][STEPS][MOST_VOCAB];
 
@@ -62,16 +63,42 @@ static void together(struct fixture *f, struct call *c, const char *file, uint32
     }
 }
 
-static void a_request_has_the_same_bits_in_every_company(void **state)
+/* The prompt of a request in pieces of `cut` tokens, all requests' first pieces in one forward, and so on. */
+static void in_pieces(struct fixture *f, struct call *c, const char *file, uint32_t cut)
+{
+    for (uint32_t from = 0; from < MOST_PROMPT; from += cut) {
+        uint32_t who[REQUESTS], n = 0;
+        call_reset(c);
+        for (uint32_t r = 0; r < REQUESTS; r++) {
+            int32_t ids[64], table[TABLE];
+            uint32_t prompt = prompt_of(r), count = prompt - from < cut ? prompt - from : cut;
+            if (from >= prompt)
+                continue;
+            for (uint32_t i = 0; i < 64; i++)
+                ids[i] = (int32_t)((i * 7919 + r * 104729) % f->info.vocab_tokens);
+            blocks_fill(table, TABLE, (int32_t)(r * TABLE), 1);
+            call_slice(c, r, from + count == prompt ? LATHE_SLICE_LOGITS : 0, (int32_t)from, ids + from, count, table, TABLE);
+            if (from + count == prompt)
+                who[n++] = r;
+        }
+        if (c->slice_count == 0)
+            return;
+        assert_int_equal(call_run(f, c), 0);
+        for (uint32_t i = 0; i < n; i++)
+            if (memcmp(c->logits + (size_t)i * f->info.vocab_tokens, alone[who[i]][0], f->info.vocab_tokens * sizeof(float)) != 0)
+                fail_msg("%s: request %u's prompt in pieces of %u: other bits than whole", file, who[i], cut);
+    }
+}
+
+static void same_bits(const char *compute)
 {
     json_t *zoo = golden_json("golden_zoo.json");
     uint32_t tried = 0;
-    (void)state;
     for (size_t i = 0; i < json_array_size(zoo); i++) {
         const char *file = json_string_value(json_object_get(json_array_get(zoo, i), "file"));
         char path[1024];
         snprintf(path, sizeof path, "%s/%s%s", TEST_DATA, strchr(file, '/') ? "" : "zoo/", file);
-        const struct fixture_option options[] = { { "path", path }, { NULL, NULL } };
+        const struct fixture_option options[] = { { "path", path }, { "compute", compute }, { NULL, NULL } };
         for (uint32_t threads = 1; threads <= 3; threads++) {
             static struct fixture f;
             if (fixture_open(&f, "llama", options) ||
@@ -85,6 +112,8 @@ static void a_request_has_the_same_bits_in_every_company(void **state)
             together(&f, c, file, 2);
             together(&f, c, file, 11);
             together(&f, c, file, REQUESTS);
+            for (uint32_t cut = 1; cut <= 16 && strcmp(compute, "blas") != 0; cut = cut * 2 + 1)
+                in_pieces(&f, c, file, cut);
             call_free(c);
             fixture_close(&f);
             tried++;
@@ -94,8 +123,30 @@ static void a_request_has_the_same_bits_in_every_company(void **state)
     json_decref(zoo);
 }
 
+static void a_request_has_the_same_bits_in_every_company(void **state)
+{
+    (void)state;
+    same_bits("blas");
+}
+
+static void exact_has_the_same_bits_however_a_prompt_is_cut(void **state)
+{
+    (void)state;
+    same_bits("exact");
+}
+
+static void int8_has_the_same_bits_however_a_prompt_is_cut(void **state)
+{
+    (void)state;
+    same_bits("int8");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(a_request_has_the_same_bits_in_every_company) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_request_has_the_same_bits_in_every_company),
+        cmocka_unit_test(exact_has_the_same_bits_however_a_prompt_is_cut),
+        cmocka_unit_test(int8_has_the_same_bits_however_a_prompt_is_cut),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

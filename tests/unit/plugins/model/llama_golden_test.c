@@ -272,7 +272,7 @@ int main(void)
     const char *path = golden_model_path();
     if (!path)
         return 77;
-    const struct fixture_option options[] = { { "path", path }, { NULL, NULL } };
+    const struct fixture_option options[] = { { "path", path }, { "compute", "blas" }, { NULL, NULL } };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_of_ten_prompts_agree),      cmocka_unit_test(greedy_continuations_agree),
         cmocka_unit_test(nll_of_prompts_agrees),            cmocka_unit_test(attention_of_a_short_prompt_agrees),

@@ -186,7 +186,7 @@ int main(void)
     const char *path = golden_model_path();
     if (!path)
         return 77;
-    const struct fixture_option options[] = { { "path", path }, { NULL, NULL } };
+    const struct fixture_option options[] = { { "path", path }, { "compute", "blas" }, { NULL, NULL } };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(interventions_agree),
         cmocka_unit_test(norms_agree),
