@@ -30,13 +30,22 @@ struct kernels {
     void (*few)(float *y, size_t y_stride, const float *x, size_t x_stride, size_t m, const float *w, size_t w_stride,
                 size_t n, size_t k, int add);
 
-    /* y (m, k) += p (m, n) · v (n, k): weighted sums of values. */
+    /* y (m, k) += p (m, n) · v (n, k): weighted sums of values. An element adds in the order of n:
+     * cut anywhere, and with any m, it has the same bits. */
     void (*weigh)(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
                   size_t n, size_t k);
 
     /* x = exp(x − largest); returns the sum. Not divided by it: whoever reads the weights
      * scales by 1 / sum. entropy (NULL: not wanted) of the distribution, in nats. n ≥ 1. */
     float (*softmax)(float *x, size_t n, float *entropy);
+
+    /* y (k, n) = x (n, k) transposed; rows of y lie y_stride apart, rows of x k. So that keys lie as `weigh` wants
+     * its values, and their scores need no sums across lanes. */
+    void (*transpose)(float *y, size_t y_stride, const float *x, size_t n, size_t k);
+
+    /* A block of a softmax that is put together from blocks: x (n) = exp(x − largest), which is told, and 0
+     * from n on up to width; returns the sum. The same bits for any width. 1 ≤ n ≤ width. */
+    float (*soften)(float *x, size_t n, size_t width, float *largest);
 
     /* y = x / sqrt(mean(x²) + epsilon) · weight */
     void (*rmsnorm)(float *y, const float *x, const float *weight, size_t n, float epsilon);

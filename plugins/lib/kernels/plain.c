@@ -12,6 +12,7 @@ typedef float anywhere __attribute__((vector_size(16), aligned(4), may_alias));
 #define V four
 #define LANES 4
 #define LOAD(p) (four)*(const anywhere *)(const void *)(p)
+#define STORE(p, v) (*(anywhere *)(void *)(p) = (v))
 #define ALL(x) ((four){ x, x, x, x })
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define MOST_ROWS 3
@@ -24,15 +25,7 @@ static inline four sums_of_four(four a, four b, four c, four d)
 }
 
 #include <kernels/product_vector.h>
-
-static void weigh(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
-                  size_t n, size_t k)
-{
-    for (size_t r = 0; r < m; r++)
-        for (size_t j = 0; j < n; j++)
-            for (size_t i = 0; i < k; i++)
-                y[r * y_stride + i] += p[r * p_stride + j] * v[j * v_stride + i];
-}
+#include <kernels/weigh_vector.h>
 
 static float softmax(float *x, size_t n, float *entropy)
 {
@@ -48,6 +41,26 @@ static float softmax(float *x, size_t n, float *entropy)
     }
     if (entropy)
         *entropy = (float)(log(sum) - dot / sum);
+    return (float)sum;
+}
+
+static void transpose(float *y, size_t y_stride, const float *x, size_t n, size_t k)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < k; j++)
+            y[j * y_stride + i] = x[i * k + j];
+}
+
+static float soften(float *x, size_t n, size_t width, float *largest)
+{
+    double sum = 0;
+    *largest = x[0];
+    for (size_t i = 1; i < n; i++)
+        *largest = x[i] > *largest ? x[i] : *largest;
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] = expf(x[i] - *largest);
+    for (size_t i = n; i < width; i++)
+        x[i] = 0;
     return (float)sum;
 }
 
@@ -170,6 +183,8 @@ const struct kernels kernels_plain = {
     .dequantize = dequantize,
     .few = few,
     .weigh = weigh,
+    .transpose = transpose,
+    .soften = soften,
     .softmax = softmax,
     .rmsnorm = rmsnorm,
     .swiglu = swiglu,

@@ -18,10 +18,10 @@
 #include <kernels/kernels.h>
 #include <kernels/dequantize_vector.h>
 #include <kernels/product_vector.h>
+#include <kernels/weigh_vector.h>
 
 typedef uint32_t VU __attribute__((vector_size(LANES * 4)));
 
-enum { WEIGH_ROWS = MOST_ROWS == 6 ? 4 : 2 }; /* as many as there are registers for */
 
 static inline V exp_lanes(V x)
 {
@@ -39,58 +39,7 @@ static inline V exp_lanes(V x)
     return (V)((VU)y + ((VU)z << 23));
 }
 
-/* `rows` rows of y, four vectors wide: their sums stay in registers, each row of v is loaded once for all. */
-static inline __attribute__((always_inline)) void weigh_tile(float *y, size_t y_stride, const float *p, size_t p_stride, int rows,
-                                                             const float *v, size_t v_stride, size_t n)
-{
-    V sum[WEIGH_ROWS][4];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-        for (int c = 0; c < 4; c++)
-            sum[r][c] = LOAD(y + (size_t)r * y_stride + c * LANES);
-    for (size_t j = 0; j < n; j++, v += v_stride) {
-        V from[4] = { LOAD(v), LOAD(v + LANES), LOAD(v + 2 * LANES), LOAD(v + 3 * LANES) };
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            V weight = ALL(p[(size_t)r * p_stride + j]);
-            for (int c = 0; c < 4; c++)
-                sum[r][c] = FMA(weight, from[c], sum[r][c]);
-        }
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-        for (int c = 0; c < 4; c++)
-            STORE(y + (size_t)r * y_stride + c * LANES, sum[r][c]);
-}
-
-/* An element adds its n products in order, however many rows there are. */
-static void weigh(float *y, size_t y_stride, const float *p, size_t p_stride, size_t m, const float *v, size_t v_stride,
-                  size_t n, size_t k)
-{
-    for (size_t r = 0, rows; r < m; r += rows, y += rows * y_stride, p += rows * p_stride) {
-        size_t i = 0;
-        rows = m - r >= WEIGH_ROWS ? WEIGH_ROWS : 1;
-        for (; i + 4 * LANES <= k; i += 4 * LANES)
-            if (rows == 1)
-                weigh_tile(y + i, y_stride, p, p_stride, 1, v + i, v_stride, n);
-            else
-                weigh_tile(y + i, y_stride, p, p_stride, WEIGH_ROWS, v + i, v_stride, n);
-        for (size_t row = 0; row < rows; row++) {
-            float *to = y + row * y_stride;
-            const float *weights = p + row * p_stride;
-            size_t at = i;
-            for (; at + LANES <= k; at += LANES) {
-                V a = LOAD(to + at);
-                for (size_t j = 0; j < n; j++)
-                    a = FMA(ALL(weights[j]), LOAD(v + j * v_stride + at), a);
-                STORE(to + at, a);
-            }
-            for (; at < k; at++)
-                for (size_t j = 0; j < n; j++)
-                    to[at] += weights[j] * v[j * v_stride + at];
-        }
-    }
-}
+#include <kernels/soften_vector.h>
 
 static float softmax(float *x, size_t n, float *entropy)
 {
@@ -313,7 +262,8 @@ static size_t reaching(const float *x, size_t n, float least, uint32_t *at)
 
 #define KERNELS_OF(set)                                                                                               \
     {                                                                                                                 \
-        .name = set, .rows = MOST_ROWS, .dequantize = dequantize_lanes, .few = few, .weigh = weigh, .softmax = softmax,                    \
+        .name = set, .rows = MOST_ROWS, .dequantize = dequantize_lanes, .few = few, .weigh = weigh,                   \
+        .transpose = transpose, .soften = soften, .softmax = softmax,                                                   \
         .rmsnorm = rmsnorm, .swiglu = swiglu, .rope_interleaved = rope_interleaved, .rope_halves = rope_halves,       \
         .scale = scale, .add = add_rows, .half_to_float = half_to_float, .float_to_half = float_to_half,              \
         .turn_interleaved = turn_interleaved, .turn_halves = turn_halves, .quantize_q8_0 = quantize_q8_0,             \

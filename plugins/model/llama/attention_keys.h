@@ -10,8 +10,10 @@
 
 #include "llama.h"
 
-/* A panel holds so many keys; so few in a row are sooner copied than multiplied alone. */
-enum { LLAMA_PANEL_KEYS = 256, LLAMA_SHORT_RUN = 8 };
+/* Keys that attention does at a time: their values, 32 KB at 64 wide, stay in the first-level cache. Their
+ * scores' rows lie so far apart. Keys that a panel holds: converted and used at once. So few keys
+ * in a row are sooner copied than multiplied alone. */
+enum { LLAMA_BLOCK_KEYS = 128, LLAMA_BLOCK_STRIDE = LLAMA_BLOCK_KEYS + 16, LLAMA_PANEL_KEYS = 32, LLAMA_SHORT_RUN = 8 };
 
 /* Whose keys: those of a set of a slice, in one layer and KV head. */
 struct llama_keys {

@@ -10,7 +10,7 @@
 #include "attention_keys.h"
 
 /* Query rows times heads of a tile: enough for a matrix product, little enough for the cache. */
-enum { TILE_QUERIES = 192, TILE_SCORES = 1 << 20, LENS_FLOATS = 1 << 22, LENS_ROWS = 64 };
+enum { TILE_QUERIES = 192, TILE_SCORES = 1 << 20, PARTIAL_FLOATS = 1 << 20, LENS_FLOATS = 1 << 22, LENS_ROWS = 64 };
 
 struct take {
     const struct lathe_host *host;
@@ -35,7 +35,7 @@ void llama_context_destroy(void *context)
     forward_kv_close(&c->kv);
     void *const owned[] = { c->batch.rows, c->batch.slice_rows, c->batch.slice_kept, c->batch.slice_mass, c->x, c->h, c->qkv,
                             c->mixed, c->quantized, c->feed, c->turns, c->key_turns, c->mass_lanes, c->out, c->lens, c->lens_rows,
-                            c->tiles, c->scratch, c->scratch_memory };
+                            c->tiles, c->partials, c->ended, c->scratch, c->scratch_memory };
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         lathe_free(host, owned[i]);
     lathe_free(host, c);
@@ -54,8 +54,9 @@ static void take_scratch(struct llama_context *c, struct take *t, uint32_t threa
     c->panel_floats = PRODUCT_PANEL;
     if (c->panel_floats < (size_t)LLAMA_PANEL_KEYS * s->head)
         c->panel_floats = (size_t)LLAMA_PANEL_KEYS * s->head;
-    size_t floats[] = { c->panel_floats, context * s->head, context * s->head, queries * s->head, queries * s->head,
-                        queries * c->score_stride, queries, context };
+    size_t floats[] = { c->panel_floats, (size_t)LLAMA_BLOCK_KEYS * s->head, queries * s->head, queries * s->head,
+                        queries, queries, queries, queries,
+                        queries * s->head, queries * LLAMA_BLOCK_STRIDE, queries * c->score_stride, queries, context };
     size_t each = 0;
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
         each += floats[i] = (floats[i] + 15) & ~(size_t)15;
@@ -66,8 +67,8 @@ static void take_scratch(struct llama_context *c, struct take *t, uint32_t threa
     for (uint32_t i = 0; i < threads; i++) {
         struct llama_scratch *w = &c->scratch[i];
         float *at = (float *)(void *)(c->scratch_memory + i * each * sizeof(float));
-        float **parts[] = { &w->panel, &w->keys, &w->values, &w->queries, &w->results, &w->scores, &w->inverse,
-                            &w->value_norms };
+        float **parts[] = { &w->panel, &w->across, &w->queries, &w->results, &w->most, &w->sum, &w->part_most, &w->part_sum,
+                            &w->part_values, &w->block, &w->scores, &w->inverse, &w->value_norms };
         for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
             *parts[k] = at;
             at += floats[k];
@@ -129,11 +130,14 @@ int llama_context_create(void *self, const struct lathe_context_params *params, 
         llama_turn(m, (int32_t)p, c->key_turns + (size_t)p * s->rotated);
     c->tile_capacity = params->batch_slices + params->batch_tokens / c->tile_rows + 1;
     c->tiles = take(&t, c->tile_capacity, sizeof *c->tiles);
+    c->ended = take(&t, (size_t)c->tile_capacity * s->kv_heads, sizeof *c->ended);
+    c->partial_floats = threads > 1 ? PARTIAL_FLOATS : 1;
+    c->partials = take(&t, c->partial_floats, sizeof(float));
     if (t.wanted)
         status = lathe_fail(err, LATHE_ENOMEM, "model llama: no memory for the scratch of %u rows and %u tokens of context: "
                             "%zu bytes wanted", params->batch_tokens, params->context_tokens, t.wanted);
     if (status || (status = forward_kv_open(&c->kv, m->host, &shape, params, err)) ||
-        (status = pool_open(m->host, threads, &c->pool, err))) {
+        (status = pool_open(m->host, threads, &c->pool, err)) || (m->pin && (status = pool_pin(c->pool, err)))) {
         llama_context_destroy(c);
         return status;
     }

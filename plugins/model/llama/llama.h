@@ -8,8 +8,9 @@
  *     context.c    what one engine needs: KV pool, scratch, threads
  *     forward.c    the loop over layers: read this first
  *     product.c    matrix products, cut among threads
- *     attention.c  attention over block tables, and the probe of heads; attention_keys.c: its keys and
- *                  values made ready, attention_mass.c: the masses that keys were given
+ *     attention.c  attention over block tables; attention_blocks.c: a block of keys, attention_keys.c: its
+ *                  keys and values made ready, attention_watch.c: probes of heads and interventions on
+ *                  keys, attention_mass.c: the masses that keys were given
  *     observe.c    between a layer's parts: interventions, probes of layers
  *
  * One layer (x: rows of hidden states, n: rows in a forward):
@@ -32,6 +33,8 @@
  * sums depend on how many there are. */
 #ifndef MODEL_LLAMA_H
 #define MODEL_LLAMA_H
+
+#include <stdatomic.h>
 
 #include <forward/batch.h>
 #include <forward/edit.h>
@@ -90,6 +93,7 @@ struct llama {
     uint64_t parameters, weight_bytes;
     uint32_t threads, swap_blocks;
     int resident;                          /* option weights = f32 */
+    int pin;                               /* option pin */
     int blas;                              /* attention of many queries by OpenBLAS */
 };
 
@@ -111,17 +115,21 @@ void llama_turn(const struct llama *m, int32_t position, float *turn);
 
 /* Scratch of one thread. */
 struct llama_scratch {
-    float *panel;              /* panel_floats: dequantized weights, or gathered keys and values */
-    float *keys, *values;      /* (context_tokens, head) */
+    float *panel;              /* panel_floats: dequantized weights, or keys and values made ready */
+    float *across;             /* (head, LLAMA_BLOCK_KEYS): keys of a block */
     float *queries, *results;  /* (tile rows · group, head) */
-    float *scores;             /* (tile rows · group, score_stride) */
-    float *inverse;            /* (tile rows · group): 1 / sum of each row's weights */
+    float *most, *sum;         /* (tile rows · group): of the results so far */
+    float *part_most, *part_sum, *part_values; /* the same of one block of keys */
+    float *block;              /* (tile rows · group, LLAMA_BLOCK_STRIDE): scores, then weights of a block */
+    float *scores;             /* (tile rows · group, score_stride): of a tile that is watched */
+    float *inverse;            /* (tile rows · group): 1 / sum of each row's weights, likewise */
     float *value_norms;        /* (context_tokens): for the probe of values */
 };
 
 /* Query rows that attention does at a time, of one slice. */
 struct llama_tile {
     uint32_t slice, first, count; /* rows first … first + count − 1 of the forward */
+    int watched;                  /* weights of whole rows are wanted */
 };
 
 struct llama_context {
@@ -143,6 +151,10 @@ struct llama_context {
     uint32_t *lens_rows, lens_capacity;
     struct llama_tile *tiles;
     uint32_t tile_count, tile_capacity, tile_rows;
+    uint32_t ranges, partial_blocks; /* a tile's and KV head's blocks are cut so; 1: not */
+    size_t partial_queries, partial_floats;
+    float *partials;           /* partial_floats: what each block gave, until all of a tile are done */
+    _Atomic uint32_t *ended;   /* ranges that have ended, of each tile and KV head; 0 between layers */
     size_t qkv_width, panel_floats, score_stride;
     struct llama_scratch *scratch; /* one a thread */
     unsigned char *scratch_memory;

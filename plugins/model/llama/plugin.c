@@ -7,7 +7,7 @@
 
 #include "llama.h"
 
-enum { OPT_PATH, OPT_THREADS, OPT_WEIGHTS, OPT_SWAP_BLOCKS, OPT_COMPUTE, OPT_COUNT };
+enum { OPT_PATH, OPT_THREADS, OPT_WEIGHTS, OPT_SWAP_BLOCKS, OPT_COMPUTE, OPT_PIN, OPT_COUNT };
 enum { COMPUTE_AUTO, COMPUTE_INT8, COMPUTE_BLAS, COMPUTE_EXACT };
 
 /* OpenBLAS is told once, for the process, to start no threads of its own: the parallelism is
@@ -41,6 +41,7 @@ static int llama_create(const struct lathe_host *host, const struct lathe_config
     m->threads = (uint32_t)v[OPT_THREADS].integer;
     m->resident = v[OPT_WEIGHTS].integer == 1;
     m->swap_blocks = (uint32_t)v[OPT_SWAP_BLOCKS].integer;
+    m->pin = v[OPT_PIN].integer == 1;
     m->blas = v[OPT_COMPUTE].integer == COMPUTE_BLAS;
     int64_t compute = v[OPT_COMPUTE].integer;
     if (compute == COMPUTE_INT8 || (compute == COMPUTE_AUTO && !m->resident && integer_best() != &integer_plain))
@@ -122,6 +123,8 @@ static const struct lathe_option llama_options[OPT_COUNT] = {
                       "by own kernels. These two give a request the same bits in any batch, however its prompt is cut, with "
                       "any number of threads. blas: float32, attention of prompts by OpenBLAS: the reference. auto: int8 "
                       "where the processor has vectors for it, exact elsewhere and with weights = f32." },
+    [OPT_PIN] = { "pin", LATHE_OPTION_CHOICE, "no", 0, 0, "", "no|yes",
+                  "Keep each thread of a forward but the caller's on a core of its own: for one model alone on the machine." },
 };
 
 LATHE_EXPORT const struct lathe_plugin lathe_plugin = {

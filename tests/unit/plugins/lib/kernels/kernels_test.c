@@ -89,6 +89,70 @@ static void weigh_adds_weighted_rows(void **state)
         }
 }
 
+/* However its rows and values are cut, an element has the same bits: attention's blocks rest on it. */
+static void weigh_has_the_same_bits_however_it_is_cut(void **state)
+{
+    static float v[40 * 256], p[13 * 40], y[13 * 256], cut[13 * 256];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t k = 1; k <= 256; k = k < 40 ? k + 1 : k + 36) {
+            fill(v, 40 * 256, 1, 1);
+            fill(p, 13 * 40, 2, 1);
+            fill(y, 13 * 256, 3, 1);
+            memcpy(cut, y, sizeof y);
+            all[s]->weigh(y, 256, p, 40, 13, v, 256, 37, k);
+            for (size_t r = 0; r < 13; r += 1 + r % 3) {
+                size_t m = r + 1 + r % 3 <= 13 ? 1 + r % 3 : 13 - r;
+                for (size_t j = 0; j < 37; j += 16)
+                    all[s]->weigh(cut + r * 256, 256, p + r * 40 + j, 40, m, v + j * 256, 256, j + 16 <= 37 ? 16 : 37 - j, k);
+            }
+            assert_memory_equal(y, cut, sizeof y);
+        }
+}
+
+static void transpose_turns_rows_into_columns(void **state)
+{
+    static float x[40 * 100], y[100 * 48];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t n = 1; n <= 40; n++)
+            for (size_t k = 1; k <= 100; k = k < 20 ? k + 1 : k + 16) {
+                fill(x, 40 * 100, n, 1);
+                memset(y, 0, sizeof y);
+                all[s]->transpose(y, 48, x, n, k);
+                for (size_t j = 0; j < 100; j++)
+                    for (size_t i = 0; i < 48; i++)
+                        if (y[j * 48 + i] != (i < n && j < k ? x[i * k + j] : 0))
+                            fail_msg("transpose, %s: (%zu, %zu) of (%zu, %zu)", all[s]->name, j, i, k, n);
+            }
+}
+
+static void a_softened_block_is_exact_in_any_width(void **state)
+{
+    static float x[144], e[144], wide[144];
+    (void)state;
+    for (size_t s = 0; s < count; s++)
+        for (size_t n = 1; n <= 128; n++) {
+            float most, other;
+            double sum = 0;
+            fill(x, 144, n, n % 2 ? 3 : 200);
+            memcpy(e, x, sizeof e);
+            memcpy(wide, x, sizeof wide);
+            float total = all[s]->soften(e, n, n, &most);
+            assert_true(total == all[s]->soften(wide, n, 130, &other) && most == other);
+            assert_memory_equal(e, wide, n * sizeof *e);
+            for (size_t i = 0; i < n; i++) {
+                double expected = exp((double)(x[i] - most));
+                assert_true(x[i] <= most);
+                near("soften", all[s]->name, e[i], expected, expected * 3e-7 + 1.7e-38);
+                sum += expected;
+            }
+            for (size_t i = n; i < 144; i++)
+                assert_true(e[i] == x[i] && wide[i] == (i < 130 ? 0 : x[i]));
+            near("sum of a block", all[s]->name, total, sum, sum * 1e-6);
+        }
+}
+
 static void softmax_is_accurate_to_a_few_units(void **state)
 {
     static float x[MOST], e[MOST];
@@ -417,6 +481,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(few_products_are_sums_of_products), cmocka_unit_test(weigh_adds_weighted_rows),
+        cmocka_unit_test(weigh_has_the_same_bits_however_it_is_cut), cmocka_unit_test(transpose_turns_rows_into_columns),
+        cmocka_unit_test(a_softened_block_is_exact_in_any_width),
         cmocka_unit_test(softmax_is_accurate_to_a_few_units), cmocka_unit_test(rmsnorm_divides_by_the_root_mean_square),
         cmocka_unit_test(swiglu_holds_from_deep_negative_to_large), cmocka_unit_test(rotation_turns_the_right_pairs),
         cmocka_unit_test(many_rows_turn_as_one_does), cmocka_unit_test(q8_0_rounds_within_half_a_step),
