@@ -223,7 +223,8 @@ __attribute__((format(printf, 2, 3))) static void add_word(struct arguments *arg
 }
 
 /* Some templates use a library of plugins/lib: template.cmake links lathe_NAME. Its sources are
- * then compiled along. */
+ * then compiled along; what of them the copy doesn't call is left out, and needn't find what it would call
+ * itself (kernels, which are compiled with flags of their own). */
 static void add_libraries(const struct work *work, struct arguments *arguments)
 {
     char path[PATH_MAX + 64], line[512];
@@ -251,7 +252,8 @@ static void add_libraries(const struct work *work, struct arguments *arguments)
 static void make_arguments(const struct work *work, struct arguments *arguments)
 {
     static const char *const flags[] = { "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-g", "-Wall", "-Wextra", "-fPIC",
-                                         "-fvisibility=hidden", "-shared", "-Wl,-z,defs" };
+                                         "-fvisibility=hidden", "-shared", "-Wl,-z,defs",
+                                         "-ffunction-sections", "-Wl,--gc-sections" };
     add_word(arguments, "%s", work->compiler);
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         add_word(arguments, "%s", flags[i]);
