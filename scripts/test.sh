@@ -33,7 +33,7 @@ for preset in release asan tsan; do
     fi
     rm -f "build-$preset.log"
     echo "== $preset: test"
-    ctest --test-dir "build/$preset" -R "$chosen" --output-on-failure --output-junit "$PWD/build/$preset/tests.xml" || status=1
+    ctest --test-dir "build/$preset" -j "$(nproc)" -R "$chosen" --output-on-failure --output-junit "$PWD/build/$preset/tests.xml" || status=1
     xml="build/$preset/tests.xml"
     all=$(number tests "$xml") bad=$(number failures "$xml") off=$(number skipped "$xml")
     passed=$((passed + all - bad - off)) failed=$((failed + bad)) skipped=$((skipped + off))
